@@ -1,0 +1,434 @@
+//! What to do next, and nothing else: no clock, no network, no randomness, no environment.
+//!
+//! Knows the rules (DESIGN.md section 1; their ids stand beside the lines that keep them) and the types that they speak
+//! of. Must not know Kubernetes, BMCs or how anything is carried out. `tests/model.rs` explores every interleaving of a
+//! world with it.
+
+#![deny(clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
+
+mod phase;
+mod proof;
+
+use std::time::Duration;
+
+pub use phase::{Leave, Off, Phase, Rest, Then, Why};
+pub use proof::{Binding, Doubt, Identity, Proof, Reading};
+use serde::{Deserialize, Serialize};
+
+/// Wall time: milliseconds since the Unix epoch. What is persisted and compared across restarts and replicas.
+pub type Time = u64;
+/// Monotonic time of this process: milliseconds since some start. What readings and proofs are aged by.
+pub type Mono = u64;
+/// A length of time in milliseconds.
+pub type Millis = u64;
+
+/// One moment on both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Wall time.
+    pub wall: Time,
+    /// Monotonic time.
+    pub mono: Mono,
+}
+
+/// First look after a command; the pause then doubles with the time waited.
+const LOOK_SOON: Millis = 250;
+/// A BMC answers in some 30 to 300 ms and has few sessions: more often than this is no use to anybody.
+const LOOK_LATE: Millis = 2_000;
+/// Halted goes on looking, for a BMC that comes back; rarely, since nobody waits for it.
+const LOOK_HALTED: Millis = 30_000;
+/// What only the API server has to be asked for (another's claim, the quorum, a Secret that was missing).
+const ASK_AGAIN: Millis = 2_000;
+
+/// Our NoSchedule taint and annotation, which also claim the node for one remediation (A1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Claim {
+    /// No remediation holds the node, or one that no longer exists.
+    Free,
+    /// This one holds it.
+    Ours,
+    /// Another one does.
+    Others,
+}
+
+/// What spec and Secrets resolve to now, against the order pinned in `status` (A2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Order {
+    /// The pinned one; before one is pinned: any.
+    Same,
+    /// Another device.
+    Changed,
+    /// None at all.
+    Unresolved,
+}
+
+/// What remains of the set's pods (R2, R3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Pods {
+    /// At least one was not deleted yet.
+    Untouched,
+    /// All were deleted by us; someone's finalizer holds some.
+    Terminating,
+    /// None.
+    Gone,
+}
+
+/// What remains of the set's volumes (R4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Volumes {
+    /// Attached, and the Node says that they are in use.
+    InUse,
+    /// Attached, and free to be detached.
+    Attached,
+    /// None.
+    Gone,
+}
+
+/// Constants of one remediation, each from its spec or from the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// `retrycount`: offs in all.
+    pub attempts: u32,
+    /// `timeout`: a power command lands within this time of its decision, or never.
+    pub patience: Millis,
+    /// `retryinterval`: pause after an off that nobody answered.
+    pub gap: Millis,
+    /// `releaseTimeout` (R5).
+    pub release_timeout: Millis,
+    /// Off is read again after this time (P1); the driver's.
+    pub settle: Millis,
+    /// A proof expires this long after its last Off (P4).
+    pub max_age: Millis,
+    /// One missed Lease renewal (P3).
+    pub renewal: Millis,
+    /// `action: reboot`: the machine is switched on again.
+    pub restore: bool,
+}
+
+/// Everything a decision may depend on: remediation, Node, isolator, and the remediation again, all read live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Case {
+    /// Constants.
+    pub policy: Policy,
+    /// As persisted.
+    pub phase: Phase,
+    /// How, if at all, the remediation is being left.
+    pub leave: Leave,
+    /// What spec and Secrets say now.
+    pub order: Order,
+    /// Spec or Secrets have changed since it halted.
+    pub edited: bool,
+    /// What the isolator says of the pinned device; `Unknown` also when nobody looked.
+    pub reading: Reading,
+    /// Whose machine that is.
+    pub identity: Identity,
+    /// Another device of this node says On.
+    pub other_on: bool,
+    /// When the node itself last showed life, as seen from here: Lease, Ready heartbeat, bootID. 0: never.
+    pub life: Time,
+    /// The other control-plane nodes make a majority, or this is none, or the template doesn't care (A3).
+    pub quorum: bool,
+    /// Who holds the node.
+    pub claim: Claim,
+    /// Another remediation of this node waits for it (L6).
+    pub heir: bool,
+    /// Our NoExecute taint is on the node (R1).
+    pub barrier: bool,
+    /// The Node's seal names this very entry of the phase (S2), or there is no such Node any more.
+    pub sealed: bool,
+    /// What remains of the set's pods.
+    pub pods: Pods,
+    /// What remains of the set's volumes.
+    pub volumes: Volumes,
+}
+
+/// One change of the cluster. Each can be repeated.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// NoSchedule taint and claim, in one Node write.
+    Claim,
+    /// NoExecute taint.
+    Bar(Proof),
+    /// The set's pods: status Failed, then DELETE by UID and resourceVersion.
+    Delete(Proof),
+    /// `volumesInUse` is emptied.
+    Detach(Proof),
+    /// NoExecute taint off.
+    Retract,
+    /// A real write to each pod left of the set, then to the Node, so that every write decided before fails.
+    Seal,
+    /// The claim goes to the node's next remediation, in one Node write.
+    HandOver,
+    /// NoSchedule taint and claim off; seals as well.
+    Unclaim,
+}
+
+/// A power command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Power {
+    /// I1: never reboot, never cycle.
+    Off,
+    /// Only while restoring.
+    On,
+}
+
+/// One decision: one write or one effect, never both, so that a crash between any two is just a pause.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Write this phase to status, by compare-and-swap.
+    Enter(Phase),
+    /// Change the cluster.
+    Do(Effect),
+    /// Send it; then enter `answered` or `silent`, whichever it was.
+    Send {
+        /// What to send.
+        power: Power,
+        /// After an answer of success.
+        answered: Phase,
+        /// After anything else.
+        silent: Phase,
+    },
+    /// Look again after this time, or when something changes.
+    Wait(Duration),
+    /// Take the finalizer off.
+    Finished,
+}
+
+/// Decides the next step of one remediation: the whole policy.
+pub fn decide(c: &Case, now: Now) -> Step {
+    use {Effect::*, Phase::*, Step::*};
+    let Policy { attempts, patience, gap, release_timeout, restore, .. } = c.policy;
+    let wall = now.wall;
+    let deleted = c.leave.deleted();
+    let changed = c.order == Order::Changed;
+    let landed = |sent: Time| wall >= sent.saturating_add(patience);
+    let halt = |why, off| Enter(Halted { why, off, rest: Rest::NEW });
+    // Nothing can have been sent, so there is nothing to wait for either.
+    let decline = |why| Enter(Halted { why, off: None, rest: Rest::UNTOUCHED });
+    let isolate = |attempt, seen_on: bool| Enter(Isolating { attempt, seen_on: seen_on || c.reading == Reading::Running });
+    let again = |attempt, off: Off| match attempt < attempts {
+        true => isolate(attempt + 1, off.seen_on),
+        false => halt(c.unproven(), Some(off)),
+    };
+    // `off`: none was decided later.
+    let undo = |off| {
+        let then = if changed && !deleted { Then::Again } else { Then::Leave };
+        Enter(Restoring { attempt: 1, off, on: None, then })
+    };
+
+    // S1: in any phase, a node that lives loses our NoExecute taint first.
+    let off_at = match c.phase {
+        Proving { off, .. } | Releasing { off, .. } | Halted { off: Some(off), .. } => off.at,
+        Accepted | Isolating { .. } | Restoring { .. } | Done { .. } | Halted { off: None, .. } => wall,
+    };
+    if c.barrier && (c.reading == Reading::Running || c.contradicted(off_at, wall)) {
+        return Do(Retract);
+    }
+    // L2, L3: `off` says whether an on may have been sent since (L6).
+    if let Some(why) = c.leave.stops() {
+        match c.phase {
+            Accepted => return decline(why),
+            Isolating { seen_on, .. } => return halt(why, Some(Off { at: wall, answered: false, seen_on })),
+            Proving { off, .. } | Releasing { off, .. } => return halt(why, Some(off)),
+            Restoring { .. } => return halt(why, None),
+            Done { .. } | Halted { why: Why::TimedOut | Why::NodeGone, .. } => {}
+            Halted { why: Why::Busy | Why::Quorum | Why::Unresolved | Why::Refused, off, .. }
+            | Halted { why: Why::WrongMachine | Why::Unheard | Why::NotProven, off, .. }
+            | Halted { why: Why::NotRestored | Why::NewOrder, off, .. } => return halt(why, off),
+        }
+    }
+    match c.phase {
+        Accepted if deleted => Enter(Done { rest: Rest::UNTOUCHED }), // L1
+        Accepted if c.order == Order::Unresolved => decline(Why::Unresolved),
+        Accepted if c.identity == Identity::Other => decline(Why::WrongMachine),
+        Accepted if c.reading == Reading::Refused => decline(Why::Refused),
+        Accepted => match c.claim {
+            Claim::Others => decline(Why::Busy),
+            Claim::Free => Do(Effect::Claim), // A1, and before the quorum is counted (A3)
+            Claim::Ours if !c.quorum => decline(Why::Quorum),
+            Claim::Ours => isolate(1, false),
+        },
+
+        // Written ahead of its off, so one may be on its way. Left only for Proving: what is decided there is decided
+        // after the last off was.
+        Isolating { attempt, seen_on } if deleted || changed || !c.quorum => {
+            Enter(Proving { attempt, off: Off { at: wall, answered: false, seen_on } })
+        }
+        Isolating { attempt, seen_on } => {
+            let sent = |answered| Proving { attempt, off: Off { at: wall, answered, seen_on } };
+            Send { power: Power::Off, answered: sent(true), silent: sent(false) } // I1 to I3
+        }
+
+        Proving { .. } if deleted || changed => undo(wall), // L1, A2
+        Proving { attempt, off } => match c.proof(off, now) {
+            Ok(_) => Enter(Releasing { attempt, off, since: wall }),
+            Err(Doubt::WrongMachine) => halt(Why::WrongMachine, Some(off)),
+            Err(Doubt::Refused) => halt(Why::Refused, Some(off)),
+            Err(Doubt::Unsettled) => Wait(Duration::from_millis(c.policy.settle)),
+            Err(Doubt::Running | Doubt::Unknown | Doubt::Stale) | Err(Doubt::Uncommanded | Doubt::Unbound)
+            | Err(Doubt::Contradicted) => match (off.answered, attempt < attempts) {
+                // An off is idempotent: one that nobody answered is soon sent again.
+                (false, true) if c.quorum && wall >= off.at.saturating_add(gap) => again(attempt, off),
+                (true | false, true | false) if !landed(off.at) => look(off.at, wall),
+                (true | false, true | false) if !c.quorum => halt(Why::Quorum, Some(off)), // A3
+                (true | false, true | false) => again(attempt, off),
+            },
+        },
+
+        Releasing { since, .. } if deleted || changed || c.released() => undo(since),
+        Releasing { attempt, off, since } => match c.proof(off, now) {
+            Ok(_) if wall >= since.saturating_add(release_timeout) => undo(since), // R5
+            Ok(proof) if !c.barrier => Do(Bar(proof)),                             // R1
+            Ok(proof) if c.pods == Pods::Untouched => Do(Delete(proof)),           // R3
+            Ok(proof) if c.volumes == Volumes::InUse => Do(Detach(proof)),         // R4
+            Ok(_) => look(since, wall),
+            Err(Doubt::Running) => again(attempt, off), // R6
+            Err(Doubt::WrongMachine) => halt(Why::WrongMachine, Some(off)),
+            Err(Doubt::Refused) => halt(Why::Refused, Some(off)),
+            Err(Doubt::Unsettled) => Wait(Duration::from_millis(c.policy.settle)),
+            Err(Doubt::Unknown | Doubt::Stale | Doubt::Uncommanded) | Err(Doubt::Unbound | Doubt::Contradicted) => {
+                match landed(since) {
+                    true => halt(c.unproven(), Some(off)), // R6
+                    false => look(since, wall),
+                }
+            }
+        },
+
+        // Seal first: the barrier keeps the pods down for as long as a deletion of them may be in flight.
+        Restoring { .. } if !c.sealed => Do(Seal),    // S2
+        Restoring { .. } if c.barrier => Do(Retract), // S1
+        Restoring { then: Then::Leave, .. } if !restore => Enter(Done { rest: Rest::NEW }),
+        Restoring { attempt, off, on, then } => match c.runs(off) {
+            true if !landed(off) => look(off, wall), // L1: an off may still land
+            true => match then {
+                Then::Leave => Enter(Done { rest: Rest::NEW }),
+                Then::Again => halt(Why::NewOrder, None),
+            },
+            false => match (on, then) {
+                (None, Then::Leave | Then::Again) => {
+                    let sent = Restoring { attempt, off, on: Some(wall), then };
+                    Send { power: Power::On, answered: sent, silent: sent } // S3
+                }
+                (Some(on), Then::Leave | Then::Again) if !landed(on) => look(on, wall),
+                (Some(_), Then::Leave | Then::Again) if attempt < attempts && c.reading != Reading::Refused => {
+                    Enter(Restoring { attempt: attempt + 1, off, on: None, then })
+                }
+                (Some(_), Then::Leave) => halt(Why::NotRestored, None),
+                (Some(_), Then::Again) => halt(Why::NewOrder, None),
+            },
+        },
+
+        Done { rest: Rest { quiet: None, .. } } => Enter(Done { rest: Rest { quiet: Some(wall), yielded: false } }),
+        Done { rest: Rest { quiet: Some(quiet), .. } } if deleted => c.clean(quiet, wall),
+        Done { rest: Rest { yielded: true, .. } } => c.hand_over(),
+        Done { rest } if c.awaited() && rest.quiet.is_some_and(landed) => {
+            Enter(Done { rest: Rest { yielded: true, ..rest } }) // L6
+        }
+        Done { .. } => Wait(Duration::from_millis(LOOK_HALTED)),
+
+        Halted { why, off, rest: Rest { quiet: None, .. } } => {
+            Enter(Halted { why, off, rest: Rest { quiet: Some(wall), yielded: false } })
+        }
+        Halted { why, off, rest: rest @ Rest { quiet: Some(quiet), yielded } } => match (why, off) {
+            (Why::TimedOut | Why::NodeGone, Some(_) | None) if deleted => c.clean(quiet, wall), // L2, L3
+            (_, None) if deleted => c.clean(quiet, wall),
+            // Our off may have worked: finish the cycle (L1), unless the node is another's (L6).
+            (_, Some(_)) if deleted && yielded && (c.claim != Claim::Ours || c.heir) => c.clean(quiet, wall),
+            (_, Some(_)) if deleted => undo(wall),
+            (_, Some(_) | None) if yielded => c.hand_over(),
+            (Why::TimedOut | Why::NodeGone, Some(_) | None) => c.offer(why, off, rest, wall),
+            (_, Some(_)) if changed => undo(wall), // A2: start anew with the right order
+            (Why::NotProven | Why::Unheard, Some(off)) if c.proof(off, now).is_ok() => {
+                Enter(Releasing { attempt: attempts, off, since: wall })
+            }
+            (Why::Unheard, Some(off)) if matches!(c.reading, Reading::Running | Reading::Isolated { .. }) => {
+                isolate(attempts, off.seen_on)
+            }
+            (Why::Refused | Why::WrongMachine, Some(off)) if c.edited => isolate(attempts, off.seen_on),
+            (Why::Refused | Why::WrongMachine, None) if c.edited => Enter(Accepted),
+            (Why::Unresolved, None) if c.order != Order::Unresolved => Enter(Accepted),
+            (Why::Quorum, Some(off)) if c.quorum => isolate(attempts, off.seen_on),
+            (Why::Quorum, None) if c.quorum => Enter(Accepted),
+            (Why::Busy, None) if c.claim != Claim::Others => Enter(Accepted),
+            (Why::NewOrder, None) if landed(quiet) => Enter(Accepted),
+            (Why::NotRestored, None) if c.reading == Reading::Running => Enter(Done { rest: Rest::NEW }),
+            (Why::Busy | Why::Quorum | Why::Unresolved | Why::Refused | Why::WrongMachine, Some(_) | None)
+            | (Why::Unheard | Why::NotProven | Why::NotRestored | Why::NewOrder, Some(_) | None) => {
+                c.offer(why, off, rest, wall)
+            }
+        },
+    }
+}
+
+/// A pause that grows with the time waited so far.
+fn look(since: Time, now: Time) -> Step {
+    Step::Wait(Duration::from_millis(now.saturating_sub(since).clamp(LOOK_SOON, LOOK_LATE)))
+}
+
+impl Case {
+    /// Tells whether nothing remains of the set.
+    fn released(&self) -> bool {
+        self.pods == Pods::Gone && self.volumes == Volumes::Gone
+    }
+
+    /// Tells whether the machine runs: its isolator says so, or is silent while the node itself has shown life after
+    /// every off of ours must have landed. Settles a restoration, never a release.
+    fn runs(&self, off: Time) -> bool {
+        match self.reading {
+            Reading::Running => true,
+            Reading::Isolated { .. } => false,
+            Reading::Unknown | Reading::Refused => self.life > off.saturating_add(self.policy.patience),
+        }
+    }
+
+    fn unproven(&self) -> Why {
+        match self.reading {
+            Reading::Unknown | Reading::Refused => Why::Unheard,
+            Reading::Running | Reading::Isolated { .. } => Why::NotProven,
+        }
+    }
+
+    /// We hold the node, and another remediation of it waits.
+    fn awaited(&self) -> bool {
+        self.heir && self.claim == Claim::Ours
+    }
+
+    /// L6: a halted remediation promises the node to the next one once nothing of its own can arrive: late offs are
+    /// covered by L1, a late on is not.
+    fn offer(&self, why: Why, off: Option<Off>, rest: Rest, now: Time) -> Step {
+        let settled = rest.quiet.is_some_and(|quiet| now >= quiet.saturating_add(self.policy.patience));
+        if self.awaited() && (off.is_some() || settled) {
+            return Step::Enter(Phase::Halted { why, off, rest: Rest { yielded: true, ..rest } });
+        }
+        Step::Wait(Duration::from_millis(match why {
+            Why::Busy | Why::Quorum | Why::Unresolved | Why::NewOrder => ASK_AGAIN,
+            Why::Refused | Why::WrongMachine | Why::Unheard | Why::NotProven | Why::NotRestored => LOOK_HALTED,
+            Why::TimedOut | Why::NodeGone => LOOK_HALTED,
+        }))
+    }
+
+    fn hand_over(&self) -> Step {
+        match self.awaited() {
+            true => Step::Do(Effect::HandOver),
+            false => Step::Wait(Duration::from_millis(LOOK_HALTED)),
+        }
+    }
+
+    /// Leaves nothing on the node, and nothing in flight for the next remediation to meet (L5).
+    fn clean(&self, quiet: Time, now: Time) -> Step {
+        use {Effect::*, Step::*};
+        let landed = quiet.saturating_add(self.policy.patience);
+        match self.claim {
+            // The node is another remediation's, and so is its barrier.
+            self::Claim::Others if !self.sealed => Do(Seal),
+            self::Claim::Others if now < landed => Wait(Duration::from_millis(landed - now)),
+            self::Claim::Others => Finished,
+            self::Claim::Ours | self::Claim::Free if self.barrier && self.sealed => Do(Retract),
+            self::Claim::Ours | self::Claim::Free if self.barrier => Do(Seal),
+            self::Claim::Free if !self.sealed => Do(Seal), // a claim of ours in flight fails, too
+            self::Claim::Ours | self::Claim::Free if now < landed => Wait(Duration::from_millis(landed - now)),
+            self::Claim::Ours => Do(Unclaim),
+            self::Claim::Free => Finished,
+        }
+    }
+}

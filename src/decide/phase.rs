@@ -1,0 +1,163 @@
+//! Where a remediation stands, and how it is left.
+
+use serde::{Deserialize, Serialize};
+
+use super::Time;
+
+/// Where a remediation stands. Written to `status` *before* anything it permits is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Phase {
+    /// Taken on; nothing has been sent yet.
+    Accepted,
+    /// An off may be sent, or may have been.
+    Isolating {
+        /// Counted from 1.
+        attempt: u32,
+        /// The same switch was read ON since the node booted, before any off of ours (P2, Witness).
+        seen_on: bool,
+    },
+    /// An off was sent; no proof yet.
+    Proving {
+        /// The attempt that this off belongs to.
+        attempt: u32,
+        /// That off.
+        off: Off,
+    },
+    /// Proven off at least once; the set of pods and volumes is being released, each effect with its own proof.
+    Releasing {
+        /// As in `Proving`.
+        attempt: u32,
+        /// The off that was proven.
+        off: Off,
+        /// When the phase was entered.
+        since: Time,
+    },
+    /// What is ours comes off the node, and the machine is switched on again.
+    Restoring {
+        /// Of switching on, counted from 1.
+        attempt: u32,
+        /// No off of ours was decided later.
+        off: Time,
+        /// When this attempt's on was sent.
+        on: Option<Time>,
+        /// What follows.
+        then: Then,
+    },
+    /// Nothing more to do but to leave, once the remediation is deleted.
+    Done {
+        /// How it rests.
+        rest: Rest,
+    },
+    /// Not done, and why.
+    Halted {
+        /// In one word; `status` says it in a sentence.
+        why: Why,
+        /// The latest off, if one may have been sent and no on since.
+        off: Option<Off>,
+        /// How it rests.
+        rest: Rest,
+    },
+}
+
+/// Our latest off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Off {
+    /// When it was decided.
+    pub at: Time,
+    /// It was answered with success; until then an Off is hearsay (I2).
+    pub answered: bool,
+    /// The same switch was read ON before it (P2, Witness).
+    pub seen_on: bool,
+}
+
+/// How Done and Halted rest until the remediation is deleted (L5, L6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Rest {
+    /// No power command of ours was decided later. Stamped by a second write, once the phase is written: before that,
+    /// another replica may still be deciding in the phase before. `Some(0)`: there never was one.
+    pub quiet: Option<Time>,
+    /// The node was promised to its next remediation: nothing continues here. Written ahead of giving the claim away.
+    pub yielded: bool,
+}
+
+impl Rest {
+    /// Just come to rest: not stamped yet.
+    pub const NEW: Self = Self { quiet: None, yielded: false };
+    /// At rest before any power command was possible.
+    pub const UNTOUCHED: Self = Self { quiet: Some(0), yielded: false };
+}
+
+/// What follows once the machine is on again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Then {
+    /// The remediation is over.
+    Leave,
+    /// Start again: this was the wrong order (A2).
+    Again,
+}
+
+/// Why a remediation halted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Why {
+    /// Another remediation holds the node (A1).
+    Busy,
+    /// The control plane would lose its majority (A3).
+    Quorum,
+    /// Spec and Secrets give no order: unknown agent, missing Secret, bad template.
+    Unresolved,
+    /// The isolator refuses in a way that looking again can't mend: credentials, certificate, ambiguous system.
+    Refused,
+    /// The isolator speaks for another machine.
+    WrongMachine,
+    /// The isolator said nothing at all; goes on when it speaks again.
+    Unheard,
+    /// The machine could not be proven off; goes on when it can.
+    NotProven,
+    /// The machine could not be switched on again.
+    NotRestored,
+    /// The wrong machine is on again; starts anew when nothing of ours is in flight any more (A2).
+    NewOrder,
+    /// NHC has gone on to the next remediator (L2).
+    TimedOut,
+    /// There is no such Node any more (L3).
+    NodeGone,
+}
+
+/// How, if at all, the remediation is being left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Leave {
+    /// It is not.
+    No,
+    /// The remediation has a deletionTimestamp (L1).
+    Deleted,
+    /// NHC's time is up (L2).
+    TimedOut {
+        /// And it has a deletionTimestamp, too.
+        deleted: bool,
+    },
+    /// The Node is gone, or another UID stands under its name (L3).
+    NodeGone {
+        /// And it has a deletionTimestamp, too.
+        deleted: bool,
+    },
+}
+
+impl Leave {
+    /// Tells whether the remediation is being deleted.
+    pub fn deleted(self) -> bool {
+        match self {
+            Leave::No => false,
+            Leave::Deleted => true,
+            Leave::TimedOut { deleted } | Leave::NodeGone { deleted } => deleted,
+        }
+    }
+
+    /// Why there is to be no power command from here on, if so.
+    pub(super) fn stops(self) -> Option<Why> {
+        match self {
+            Leave::No | Leave::Deleted => None,
+            Leave::TimedOut { .. } => Some(Why::TimedOut),
+            Leave::NodeGone { .. } => Some(Why::NodeGone),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What counts as evidence: the only place where a [`Proof`] is made.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Case, Millis, Mono, Now, Off, Time};
+
+/// What an isolator saw. `Unknown` is a reading, not an error that someone may swallow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Reading {
+    /// It can't write: no power (later isolators: gone, or silent for longer than an armed watchdog).
+    Isolated {
+        /// The first reading of an unbroken series in this process, with no command in between.
+        first: Mono,
+        /// The latest one.
+        last: Mono,
+    },
+    /// It runs, or can't be excluded to run by an answer that was given ("PoweringOff", "Paused").
+    Running,
+    /// No answer that means anything, and it may come: time-out, 5xx, dropped connection.
+    Unknown,
+    /// No answer, and looking again can't mend it: credentials, certificate, ambiguous system.
+    Refused,
+}
+
+/// Whose machine the isolator says it is: its system UUID against the Node's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Identity {
+    /// This Node's.
+    Same,
+    /// Another's.
+    Other,
+    /// It says none, or none that means anything, or was told not to be asked.
+    Unsaid,
+}
+
+/// Why the right machine is meant (P2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Binding {
+    /// The BMC's system UUID is this Node's.
+    Identity,
+    /// The same switch was read ON before our off, and OFF after it.
+    Witness,
+}
+
+/// Why a reading is no proof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Doubt {
+    /// It says On.
+    Running,
+    /// It says nothing.
+    Unknown,
+    /// It refuses to say, and will go on refusing.
+    Refused,
+    /// The last Off is too old (P4).
+    Stale,
+    /// Off was not yet read again after the settle time (P1).
+    Unsettled,
+    /// Off, but not by this remediation's command, as far as it knows (I2).
+    Uncommanded,
+    /// Nothing says that this is the right machine (P2).
+    Unbound,
+    /// Something says that it is another (P2).
+    WrongMachine,
+    /// Something else says that the machine lives (P3).
+    Contradicted,
+}
+
+/// Licence to release workloads.
+///
+/// # Guarantees
+/// Made only in this module, from a fresh reading of the right machine with nothing against it. It is spent by value,
+/// is neither `Clone` nor `Deserialize`, and is never stored:
+/// ```compile_fail
+/// let forged = ringfence::decide::Proof { expires: u64::MAX, binding: ringfence::decide::Binding::Identity };
+/// ```
+/// ```compile_fail
+/// fn twice(proof: ringfence::decide::Proof) -> [ringfence::decide::Proof; 2] { [proof.clone(), proof] }
+/// ```
+#[derive(Debug, PartialEq, Eq)]
+pub struct Proof {
+    expires: Mono,
+    binding: Binding,
+}
+
+impl Proof {
+    /// Tells whether it may still be used: ask right before each write that it permits.
+    pub fn holds(&self, now: Mono) -> bool {
+        now <= self.expires
+    }
+
+    /// Why the right machine is meant.
+    pub fn binding(&self) -> Binding {
+        self.binding
+    }
+}
+
+impl Case {
+    /// The only mint of a `Proof`: positive evidence, from the right machine, nothing against it.
+    pub(super) fn proof(&self, off: Off, now: Now) -> Result<Proof, Doubt> {
+        let policy = &self.policy;
+        let (first, last) = match self.reading {
+            Reading::Isolated { first, last } => (first, last),
+            Reading::Running => return Err(Doubt::Running),
+            Reading::Unknown => return Err(Doubt::Unknown),
+            Reading::Refused => return Err(Doubt::Refused),
+        };
+        let (binding, wait): (_, Millis) = match self.identity {
+            // Never seen on: the Off may be older than our off, and an accepted off may take its time (I2).
+            Identity::Same if !off.seen_on => (Binding::Identity, policy.patience),
+            Identity::Same => (Binding::Identity, 0),
+            // A mis-wired outlet shows only by the node's next renewal (P3).
+            Identity::Unsaid if off.seen_on => (Binding::Witness, policy.renewal),
+            Identity::Unsaid => return Err(Doubt::Unbound),
+            Identity::Other => return Err(Doubt::WrongMachine),
+        };
+        if !off.answered || now.wall < off.at.saturating_add(wait) {
+            return Err(Doubt::Uncommanded); // I2
+        }
+        if self.contradicted(off.at, now.wall) {
+            return Err(Doubt::Contradicted); // P3
+        }
+        let expires = last.saturating_add(policy.max_age);
+        match now.mono <= expires {
+            true if last.saturating_sub(first) < policy.settle => Err(Doubt::Unsettled), // P1
+            true => Ok(Proof { expires, binding }),
+            false => Err(Doubt::Stale), // P4
+        }
+    }
+
+    /// P3: something else than the isolator says that the machine lives.
+    pub(super) fn contradicted(&self, off: Time, now: Time) -> bool {
+        self.other_on || (self.life > off && now < self.life.saturating_add(self.policy.renewal))
+    }
+}
