@@ -196,7 +196,7 @@ pub enum Step {
 
 /// Decides the next step of one remediation: the whole policy.
 pub fn decide(c: &Case, now: Now) -> Step {
-    use {Effect::*, Phase::*, Step::*};
+    use {Phase::*, Step::*};
     let Policy { attempts, patience, gap, release_timeout, restore, .. } = c.policy;
     let wall = now.wall;
     let deleted = c.leave.deleted();
@@ -205,7 +205,8 @@ pub fn decide(c: &Case, now: Now) -> Step {
     let halt = |why, off| Enter(Halted { why, off, rest: Rest::NEW });
     // Nothing can have been sent, so there is nothing to wait for either.
     let decline = |why| Enter(Halted { why, off: None, rest: Rest::UNTOUCHED });
-    let isolate = |attempt, seen_on: bool| Enter(Isolating { attempt, seen_on: seen_on || c.reading == Reading::Running });
+    let isolate =
+        |attempt, seen_on: bool| Enter(Isolating { attempt, seen_on: seen_on || c.reading == Reading::Running });
     let again = |attempt, off: Off| match attempt < attempts {
         true => isolate(attempt + 1, off.seen_on),
         false => halt(c.unproven(), Some(off)),
@@ -222,7 +223,7 @@ pub fn decide(c: &Case, now: Now) -> Step {
         Accepted | Isolating { .. } | Restoring { .. } | Done { .. } | Halted { off: None, .. } => wall,
     };
     if c.barrier && (c.reading == Reading::Running || c.contradicted(off_at, wall)) {
-        return Do(Retract);
+        return Do(Effect::Retract);
     }
     // L2, L3: `off` says whether an on may have been sent since (L6).
     if let Some(why) = c.leave.stops() {
@@ -265,7 +266,8 @@ pub fn decide(c: &Case, now: Now) -> Step {
             Err(Doubt::WrongMachine) => halt(Why::WrongMachine, Some(off)),
             Err(Doubt::Refused) => halt(Why::Refused, Some(off)),
             Err(Doubt::Unsettled) => Wait(Duration::from_millis(c.policy.settle)),
-            Err(Doubt::Running | Doubt::Unknown | Doubt::Stale) | Err(Doubt::Uncommanded | Doubt::Unbound)
+            Err(Doubt::Running | Doubt::Unknown | Doubt::Stale)
+            | Err(Doubt::Uncommanded | Doubt::Unbound)
             | Err(Doubt::Contradicted) => match (off.answered, attempt < attempts) {
                 // An off is idempotent: one that nobody answered is soon sent again.
                 (false, true) if c.quorum && wall >= off.at.saturating_add(gap) => again(attempt, off),
@@ -278,9 +280,9 @@ pub fn decide(c: &Case, now: Now) -> Step {
         Releasing { since, .. } if deleted || changed || c.released() => undo(since),
         Releasing { attempt, off, since } => match c.proof(off, now) {
             Ok(_) if wall >= since.saturating_add(release_timeout) => undo(since), // R5
-            Ok(proof) if !c.barrier => Do(Bar(proof)),                             // R1
-            Ok(proof) if c.pods == Pods::Untouched => Do(Delete(proof)),           // R3
-            Ok(proof) if c.volumes == Volumes::InUse => Do(Detach(proof)),         // R4
+            Ok(proof) if !c.barrier => Do(Effect::Bar(proof)),                     // R1
+            Ok(proof) if c.pods == Pods::Untouched => Do(Effect::Delete(proof)),   // R3
+            Ok(proof) if c.volumes == Volumes::InUse => Do(Effect::Detach(proof)), // R4
             Ok(_) => look(since, wall),
             Err(Doubt::Running) => again(attempt, off), // R6
             Err(Doubt::WrongMachine) => halt(Why::WrongMachine, Some(off)),
@@ -295,8 +297,8 @@ pub fn decide(c: &Case, now: Now) -> Step {
         },
 
         // Seal first: the barrier keeps the pods down for as long as a deletion of them may be in flight.
-        Restoring { .. } if !c.sealed => Do(Seal),    // S2
-        Restoring { .. } if c.barrier => Do(Retract), // S1
+        Restoring { .. } if !c.sealed => Do(Effect::Seal),    // S2
+        Restoring { .. } if c.barrier => Do(Effect::Retract), // S1
         Restoring { then: Then::Leave, .. } if !restore => Enter(Done { rest: Rest::NEW }),
         Restoring { attempt, off, on, then } => match c.runs(off) {
             true if !landed(off) => look(off, wall), // L1: an off may still land
@@ -416,19 +418,19 @@ impl Case {
 
     /// Leaves nothing on the node, and nothing in flight for the next remediation to meet (L5).
     fn clean(&self, quiet: Time, now: Time) -> Step {
-        use {Effect::*, Step::*};
+        use Step::*;
         let landed = quiet.saturating_add(self.policy.patience);
         match self.claim {
             // The node is another remediation's, and so is its barrier.
-            self::Claim::Others if !self.sealed => Do(Seal),
-            self::Claim::Others if now < landed => Wait(Duration::from_millis(landed - now)),
-            self::Claim::Others => Finished,
-            self::Claim::Ours | self::Claim::Free if self.barrier && self.sealed => Do(Retract),
-            self::Claim::Ours | self::Claim::Free if self.barrier => Do(Seal),
-            self::Claim::Free if !self.sealed => Do(Seal), // a claim of ours in flight fails, too
-            self::Claim::Ours | self::Claim::Free if now < landed => Wait(Duration::from_millis(landed - now)),
-            self::Claim::Ours => Do(Unclaim),
-            self::Claim::Free => Finished,
+            Claim::Others if !self.sealed => Do(Effect::Seal),
+            Claim::Others if now < landed => Wait(Duration::from_millis(landed - now)),
+            Claim::Others => Finished,
+            Claim::Ours | Claim::Free if self.barrier && self.sealed => Do(Effect::Retract),
+            Claim::Ours | Claim::Free if self.barrier => Do(Effect::Seal),
+            Claim::Free if !self.sealed => Do(Effect::Seal), // a claim of ours in flight fails, too
+            Claim::Ours | Claim::Free if now < landed => Wait(Duration::from_millis(landed - now)),
+            Claim::Ours => Do(Effect::Unclaim),
+            Claim::Free => Finished,
         }
     }
 }

@@ -59,6 +59,27 @@ pub enum Phase {
     },
 }
 
+impl Phase {
+    /// Tells whether a decision in this phase depends on the isolator's reading: where it does not, nobody looks (the
+    /// reading is `Unknown` then), no session of the BMC is taken, and no account is locked.
+    ///
+    /// `barrier`: our NoExecute taint is on the node; whoever has it up must see a node that lives (S1).
+    /// `edited`: spec or Secrets have changed since it halted.
+    pub fn looks(self, barrier: bool, edited: bool) -> bool {
+        match self {
+            Phase::Accepted | Phase::Proving { .. } | Phase::Releasing { .. } | Phase::Restoring { .. } => true,
+            Phase::Isolating { .. } | Phase::Done { .. } => barrier,
+            Phase::Halted { rest: Rest { yielded: true, .. }, .. } => barrier,
+            Phase::Halted { why, rest: Rest { yielded: false, .. }, .. } => match why {
+                Why::Quorum | Why::Unheard | Why::NotProven | Why::NotRestored => true,
+                Why::Refused | Why::WrongMachine => edited,
+                Why::TimedOut | Why::NodeGone | Why::NewOrder => barrier,
+                Why::Busy | Why::Unresolved => false,
+            },
+        }
+    }
+}
+
 /// Our latest off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Off {
