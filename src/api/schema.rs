@@ -1,0 +1,66 @@
+//! Schemas that the derive cannot produce: types of k8s-openapi, whose own `schemars` feature costs 42 s of release
+//! build, and rules that FAR's definitions carry.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+/// A Go duration, exactly as FAR's definitions have it: no sign, and the `µ` of U+00B5 only.
+pub(super) const GO_DURATION: &str = r"^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$";
+
+/// An optional string that is not nullable: the API server then prunes an explicit null, as it does for FAR's.
+pub(super) fn string(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string"})
+}
+
+/// An integer of any width, as Go's `int` becomes: a `format` would refuse what FAR accepts.
+pub(super) fn retry_count(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "minimum": 1})
+}
+
+/// FAR's `statusValidationSample`: a number of nodes or a percentage of them. (`anyOf` integer and string, which FAR
+/// has beside it, is implied by int-or-string; kube's rewriter would empty it. It would also make the field nullable
+/// if this did not say otherwise.)
+pub(super) fn status_validation_sample(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "nullable": false,
+        "x-kubernetes-validations": [{
+            "rule": "type(self) == int && self >= 0 || type(self) == string && self.matches('^([0-9]|[1-9][0-9]|100)%$')",
+            "message": "Value must be an integer >=0, or string between 0% and 100%"
+        }]
+    })
+}
+
+/// A point in time; both `Time` and `MicroTime`.
+pub(super) fn time(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "format": "date-time"})
+}
+
+/// The standard list of conditions, merged by type. Bounds and patterns are those of `metav1.Condition`.
+pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+        "items": {
+            "type": "object",
+            "required": ["type", "status", "lastTransitionTime", "reason", "message"],
+            "properties": {
+                "type": {
+                    "type": "string",
+                    "maxLength": 316,
+                    "pattern": r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$"
+                },
+                "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
+                "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0},
+                "lastTransitionTime": {"type": "string", "format": "date-time"},
+                "reason": {
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": 1024,
+                    "pattern": r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"
+                },
+                "message": {"type": "string", "maxLength": 32768}
+            }
+        }
+    })
+}
