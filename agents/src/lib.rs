@@ -1,1 +1,107 @@
-//! (to be written)
+//! Drivers for the power of a machine, through its baseboard management controller (BMC).
+//!
+//! What this crate knows: how to ask a BMC for the power state and the identity of a machine, and how to order it off
+//! or on. What it must not know: Kubernetes, remediations, retries. Whether a machine is *proven* off is decided
+//! elsewhere; a driver only says what it read, from which machine, or why it could not.
+//!
+//! Invariants of every driver:
+//! - Only [`PowerSwitch::status`] testifies. An accepted command proves nothing.
+//! - Every call ends by the deadline it was given.
+//! - Cancellation is drop: a dropped call closes its connection at once, and nothing more is sent.
+//! - Passwords live in [`SecretString`]s and never reach logs, errors or `Debug`.
+//! - A BMC is an untrusted, flaky computer: every answer is capped in length, and nothing it says sends our credentials
+//!   to another host.
+
+mod error;
+mod identity;
+pub mod redfish;
+
+use std::future::Future;
+
+use secrecy::SecretString;
+use tokio::time::Instant;
+
+pub use error::Error;
+pub use identity::SystemUuid;
+
+/// The account a BMC is spoken to with.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// The user's name. May not contain a colon (RFC 7617, section 2).
+    pub username: String,
+    /// The password; redacted in `Debug`.
+    pub password: SecretString,
+}
+
+/// How a BMC's certificate is judged.
+#[derive(Clone, Debug)]
+pub enum Tls {
+    /// By the trust store of the operating system (or of `SSL_CERT_FILE`).
+    Roots,
+    /// By these certificate authorities only: one or more PEM certificates. (The self-signed certificate of a BMC is
+    /// better pinned: most name neither the address nor a CA.)
+    Ca(Vec<u8>),
+    /// By its public key only: SHA-256 of the DER SubjectPublicKeyInfo, as in RFC 7469. Name, dates and issuer do not
+    /// matter then, which is what the self-signed certificate of a BMC needs.
+    Pins {
+        /// The keys that are believed.
+        spki_sha256: Vec<[u8; 32]>,
+    },
+    /// Not at all. Whoever answers gets the password.
+    Insecure,
+}
+
+/// What a BMC says about the power of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PowerState {
+    /// It said exactly "On".
+    On,
+    /// It said exactly "Off", and nothing else it says contradicts that.
+    Off,
+    /// Anything else ("PoweringOff", "Paused", a contradiction), in its words. Not off.
+    Other(String),
+}
+
+/// One reading of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The power, as the BMC says.
+    pub power: PowerState,
+    /// Which machine it was read from, if the BMC says so.
+    pub system_uuid: Option<SystemUuid>,
+    /// The URL of what was read, without credentials.
+    pub source: String,
+}
+
+/// An order to a machine's power.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Cut the power, without asking the operating system.
+    Off,
+    /// Give power.
+    On,
+}
+
+/// A machine's power, read and switched through its BMC.
+pub trait PowerSwitch: Send + Sync {
+    /// Reads the power state and the identity of the machine.
+    ///
+    /// Guarantees: nothing on the machine or its BMC is changed. [`PowerState::Off`] only if the BMC said exactly that.
+    ///
+    /// Errors: whatever kept us from a reading; no error is ever "probably off".
+    fn status(&self, by: Instant) -> impl Future<Output = Result<Status, Error>> + Send;
+
+    /// Sends one command, at most once.
+    ///
+    /// Guarantees: if `expect` is given and the BMC says it is another machine, nothing is sent
+    /// ([`Error::WrongMachine`]). `Ok` means the BMC accepted the command, *not* that it was carried out.
+    ///
+    /// Caveats: after an error that arrives later than the request, or after a drop, the command may still have been
+    /// accepted. Look at the machine before anything else.
+    fn command(
+        &self,
+        command: Command,
+        expect: Option<&SystemUuid>,
+        by: Instant,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+}
