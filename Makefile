@@ -1,0 +1,35 @@
+# Each target needs nothing else first: what it misses it builds or installs, once, under ~/.cache/ringfence.
+.PHONY: demo test lint bench crds image setup-demo setup-test build-demo build-test
+
+# Brings up a cluster and a rack, hangs a node, fences it, and prints what happened and the oracle's verdict.
+demo:
+	@$(MAKE) --no-print-directory -j2 setup-demo build-demo
+	@cargo run --quiet --package testbed -- demo
+
+test:
+	@$(MAKE) --no-print-directory -j2 setup-test build-test
+	cargo test --workspace
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	PATH="$$(testbed/venv.sh .ci/requirements.txt)/bin:$$PATH" cargo deny --all-features check bans licenses sources
+
+# The speed of a remediation: p50 over several runs, default Kubernetes timings.
+bench: setup-demo build-demo
+	@cargo run --quiet --package testbed -- bench
+
+crds:
+	cargo run --quiet -- crds crds
+
+image:
+	docker build --tag ringfence --file deploy/Dockerfile .
+
+setup-demo:
+	@testbed/setup.sh demo
+setup-test:
+	@testbed/setup.sh test
+build-demo:
+	cargo build --workspace
+build-test:
+	cargo test --workspace --no-run
