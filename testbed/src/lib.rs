@@ -1,10 +1,18 @@
 //! A rack and a cluster on one machine: a real control plane, machines with BMCs, kubelets, volumes, workloads, and an
 //! oracle that judges from outside.
 
+pub mod attacher;
+pub mod bmc;
 pub mod controlplane;
+pub mod journal;
+pub mod kubelet;
 pub mod machine;
+pub mod oracle;
 pub mod pki;
 pub mod ports;
 pub mod process;
+pub mod rack;
 pub mod scratch;
 pub mod setup;
+pub mod wait;
+pub mod workloads;

@@ -1,0 +1,232 @@
+//! The judgement: evidence in, verdict out. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::journal::{Ending, Life};
+use crate::machine::Boot;
+
+/// A taint, or a Node's absence, is held against a remediator only if its machine had power for this long before it was
+/// seen: the oracle sees things a little later than they happen, and a machine may have been switched on in between.
+const LAG: SignedDuration = SignedDuration::from_secs(1);
+
+/// Something that lets a node's workloads start elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum What {
+    /// A pod's object is gone.
+    PodGone {
+        /// Where it was bound.
+        node: String,
+        /// Namespace and name.
+        name: String,
+        /// The pod's UID.
+        uid: String,
+    },
+    /// A taint that evicts and detaches is on the node.
+    Barred {
+        /// The node.
+        node: String,
+        /// The taint's key.
+        taint: String,
+    },
+    /// The Node's object is gone.
+    NodeGone {
+        /// The node.
+        node: String,
+    },
+    /// A VolumeAttachment is being deleted, or gone.
+    Detached {
+        /// The node.
+        node: String,
+        /// The PersistentVolume.
+        volume: String,
+    },
+}
+
+/// A release as the oracle saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// When it was seen: never before it happened.
+    pub at: Timestamp,
+    /// What was seen.
+    pub what: What,
+}
+
+/// All there is to judge by.
+pub(super) struct Evidence {
+    pub(super) lives: Vec<Life>,
+    /// By machine.
+    pub(super) boots: BTreeMap<String, Vec<Boot>>,
+    pub(super) releases: Vec<Release>,
+}
+
+/// What the oracle says. Its Display is for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// One sentence each; none if all was safe.
+    pub violations: Vec<String>,
+    /// Who wrote to which volume, by the volume's name.
+    pub volumes: BTreeMap<String, Volume>,
+    /// How many pods vanished while their process had run and had not been stopped by its kubelet: released by someone.
+    pub released: usize,
+    /// How many processes there were.
+    pub processes: usize,
+}
+
+/// Who wrote to a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// The writers, in the order of their first record.
+    pub writers: Vec<Life>,
+}
+
+impl Verdict {
+    /// Says whether nothing was violated.
+    pub fn is_clean(&self) -> bool {
+        self.violations.is_empty()
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [processes, volumes] = [count(self.processes, "process"), count(self.volumes.len(), "volume")];
+        write!(f, "{processes}, {volumes}, {} released: ", count(self.released, "pod"))?;
+        match self.violations.as_slice() {
+            [] => write!(
+                f,
+                "clean. No volume had two machines writing, no ordinal ran twice, nothing spoke after its release, \
+                 and nothing was released from a machine that had power."
+            ),
+            violations => {
+                write!(f, "UNSAFE.")?;
+                violations.iter().try_for_each(|violation| write!(f, "\n- {violation}"))
+            }
+        }
+    }
+}
+
+/// Judges.
+pub(super) fn judge(evidence: &Evidence) -> Verdict {
+    let mut violations = evidence.two_writers();
+    violations.extend(evidence.twins());
+    violations.extend(evidence.releases.iter().filter_map(|release| evidence.spoke_after(release)));
+    violations.extend(evidence.releases.iter().filter_map(|release| evidence.released_with_power(release)));
+    let released = evidence.releases.iter().filter(|release| evidence.was_released(release)).count();
+    Verdict { violations, volumes: evidence.volumes(), released, processes: evidence.lives.len() }
+}
+
+impl Evidence {
+    fn volumes(&self) -> BTreeMap<String, Volume> {
+        let mut volumes: BTreeMap<String, Volume> = BTreeMap::new();
+        for life in &self.lives {
+            for name in &life.volumes {
+                let volume = volumes.entry(name.clone()).or_insert_with(|| Volume { writers: Vec::new() });
+                volume.writers.push(life.clone());
+            }
+        }
+        volumes
+    }
+
+    /// ReadWriteOnce is once per node: pods of one machine may share a volume.
+    fn two_writers(&self) -> Vec<String> {
+        let volumes = self.volumes();
+        let per_volume = volumes.iter().flat_map(|(name, volume)| {
+            let foreign = |a: &Life, b: &Life| a.process.machine != b.process.machine;
+            overlaps(&volume.writers, foreign).map(move |overlap| format!("volume {name} had two writers: {overlap}"))
+        });
+        per_volume.collect()
+    }
+
+    fn twins(&self) -> Vec<String> {
+        let places: Vec<_> = self.lives.iter().filter(|life| life.process.ordinal.is_some()).cloned().collect();
+        let twins = |a: &Life, b: &Life| a.process.ordinal == b.process.ordinal;
+        overlaps(&places, twins).map(|overlap| format!("one StatefulSet ordinal ran twice: {overlap}")).collect()
+    }
+
+    fn spoke_after(&self, release: &Release) -> Option<String> {
+        let What::PodGone { uid, .. } = &release.what else { return None };
+        let spoke = |life: &&Life| &life.process.uid == uid && !life.process.static_pod && life.last > release.at;
+        let life = self.lives.iter().find(spoke)?;
+        let late = seconds(life.last.duration_since(release.at));
+        Some(format!("{} still wrote or answered {late} after its object was gone", life.process.describe()))
+    }
+
+    fn released_with_power(&self, release: &Release) -> Option<String> {
+        match &release.what {
+            What::PodGone { uid, .. } => {
+                let life = self.lives.iter().find(|life| &life.process.uid == uid && self.lived(life, release.at))?;
+                Some(format!("{} was deleted while it ran, and not by its kubelet", life.process.describe()))
+            }
+            What::Barred { node, taint } => {
+                self.had_power(node, release.at).then(|| format!("{node} got the taint {taint} while it had power"))
+            }
+            What::NodeGone { node } => {
+                self.had_power(node, release.at).then(|| format!("the Node {node} was deleted while it had power"))
+            }
+            What::Detached { node, volume } => {
+                let writes = |life: &&Life| {
+                    &life.process.machine == node && life.volumes.contains(volume) && self.lived(life, release.at)
+                };
+                let life = self.lives.iter().find(writes)?;
+                Some(format!("volume {volume} was detached while {} had it in use", life.process.describe()))
+            }
+        }
+    }
+
+    /// The pod was taken from its kubelet, which had not stopped it.
+    fn was_released(&self, release: &Release) -> bool {
+        let What::PodGone { uid, .. } = &release.what else { return false };
+        let last = self.lives.iter().rfind(|life| &life.process.uid == uid && !life.process.static_pod);
+        last.is_some_and(|life| !ended_well(life, release.at))
+    }
+
+    /// The process still ran at `at`, or was killed only because the API had forgotten it.
+    ///
+    /// A machine that has been off and on since gives no false alarm, however late `at` is: its boot is another.
+    fn lived(&self, life: &Life, at: Timestamp) -> bool {
+        let process = &life.process;
+        let mut boots = self.boots.get(&process.machine).into_iter().flatten();
+        let powered = boots.any(|boot| boot.id == process.boot && boot.covers(at));
+        powered && !process.static_pod && !ended_well(life, at)
+    }
+
+    fn had_power(&self, node: &str, at: Timestamp) -> bool {
+        let boots = self.boots.get(node).map(Vec::as_slice).unwrap_or_default();
+        boots.iter().any(|boot| boot.covers(at) && boot.covers(at - LAG))
+    }
+}
+
+/// It ended by itself, or its kubelet stopped it as it was told, before `at`.
+fn ended_well(life: &Life, at: Timestamp) -> bool {
+    life.ended.is_some_and(|end| match end.how {
+        Ending::Completed | Ending::Stopped => end.at <= at,
+        Ending::Orphaned => false,
+    })
+}
+
+/// Describes the pairs that lived at once and are `alike`.
+fn overlaps(lives: &[Life], alike: impl Fn(&Life, &Life) -> bool) -> impl Iterator<Item = String> {
+    let pairs = lives.iter().enumerate().flat_map(|(index, a)| lives[index + 1..].iter().map(move |b| (a, b)));
+    pairs.filter(move |(a, b)| alike(a, b)).filter_map(|(a, b)| {
+        let (from, to) = (a.first.max(b.first), a.last.min(b.last));
+        let length = seconds(to.duration_since(from));
+        (from <= to).then(|| format!("{} and {} for {length}", a.process.describe(), b.process.describe()))
+    })
+}
+
+fn seconds(duration: SignedDuration) -> String {
+    format!("{:.2} s", duration.as_secs_f64())
+}
+
+fn count(number: usize, noun: &str) -> String {
+    match (number, noun.ends_with('s')) {
+        (1, _) => format!("1 {noun}"),
+        (_, true) => format!("{number} {noun}es"),
+        (_, false) => format!("{number} {noun}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
