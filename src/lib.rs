@@ -1,2 +1,37 @@
-//! (to be written)
+//! Ringfence fences Kubernetes nodes on bare metal, and can prove it did.
+//!
+//! > **No workload is released without a proof that the node is isolated, and only a fresh reading of the machine is a
+//! > proof.**
+//!
+//! # Map, in reading order
+//! - [`api`]: the custom resources; data only.
+//! - [`decide`]: the whole policy, one pure function; [`decide::Proof`] is the only licence to release.
+//! - [`isolate`]: ways to be sure that a node can't write; the trait and its laws.
+//! - [`resolve`]: spec and Secrets → which device is told what, with which credentials.
+//! - [`observe`]: reads the world of one remediation → [`decide::Case`].
+//! - [`act`]: carries out one decision; with [`marks`] (what we write on a Node), [`release`] (what a proof permits),
+//!   [`status`] (how a phase is persisted) and [`story`] (what people are told).
+//! - [`controller`]: watches; reconcile = observe → decide → act; [`lease`]: only while this process leads.
+//! - [`clock`], [`cluster`], [`events`], [`telemetry`]: time, calls to the API server, events, logs and health.
+//!
+//! # Invariants
+//! - A phase is written to `status` before anything that it permits is done.
+//! - Every write of a release carries the resourceVersion that was read before its proof.
+//! - Secrets never reach argv, logs, events, status or error texts.
+
+pub mod act;
 pub mod api;
+pub mod clock;
+pub mod cluster;
+pub mod controller;
+pub mod decide;
+pub mod events;
+pub mod isolate;
+pub mod lease;
+pub mod marks;
+pub mod observe;
+pub mod release;
+pub mod resolve;
+pub mod status;
+pub mod story;
+pub mod telemetry;

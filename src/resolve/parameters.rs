@@ -1,0 +1,146 @@
+//! Which parameters a node has: those of the spec and those of its Secrets, in FAR's order of precedence.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::secrets::{SecretValues, Secrets};
+use super::{Action, Error, TemplateError, names, template};
+use crate::api::FenceAgentsRemediationSpec;
+
+/// All parameters of one node, by canonical name.
+pub(super) type Parameters = BTreeMap<String, Value>;
+
+/// The value of one parameter. Also what the spec holds in clear is treated as a secret: passwords are found there.
+#[derive(Clone, Debug)]
+pub(super) struct Value {
+    /// The name, as written.
+    pub(super) written: String,
+    /// Whether it came from a Secret.
+    pub(super) from_secret: bool,
+    text: SecretString,
+}
+
+impl Value {
+    /// Returns the value itself.
+    pub(super) fn expose(&self) -> &str {
+        self.text.expose_secret()
+    }
+}
+
+/// Puts together the parameters of one node.
+///
+/// Node parameters override shared ones, and keys of the node's Secret override those of the shared Secret. Between
+/// spec and Secrets nothing overrides anything: a parameter that is in both is an error, as FAR has it.
+///
+/// Shared parameters and values of the shared Secret are templates; node parameters and the node's Secret are not.
+///
+/// # Errors
+/// When a template is bad, a name is given twice, a node parameter has no value for this node and no other source has
+/// one either, or nothing is particular to this node.
+pub(super) fn parameters(
+    spec: &FenceAgentsRemediationSpec,
+    secrets: &Secrets,
+    node: &str,
+) -> Result<Parameters, Error> {
+    let mut particular = !spec.node_parameters.is_empty() || secrets.node.is_some();
+
+    let mut shared = Layer::of_spec();
+    for (name, text) in &spec.shared_parameters.0 {
+        let text = template::render(text, node)
+            .map_err(|source| Error::Template { at: format!("shared parameter {name}"), source })?;
+        particular |= matches!(text, Cow::Owned(_));
+        shared.insert(name, &text)?;
+    }
+
+    let mut own = Layer::of_spec();
+    let mut missing = Vec::new();
+    for (name, nodes) in &spec.node_parameters.0 {
+        match nodes.get(node) {
+            Some(text) => own.insert(name, text)?,
+            None => missing.push(name),
+        }
+    }
+    let mut all = shared.overridden_by(own);
+
+    let mut shared = Layer::of_secret();
+    if let Some(secret) = &secrets.shared {
+        for (name, text) in &secret.values {
+            // The error itself is dropped: it may quote the value.
+            let text = template::render(text.expose_secret(), node).map_err(|_| Error::Template {
+                at: format!("key {name} of secret '{}'", secret.name),
+                source: TemplateError::InSecret,
+            })?;
+            particular |= matches!(text, Cow::Owned(_));
+            shared.insert(name, &text)?;
+        }
+    }
+    let own = secrets.node.as_ref().map_or_else(|| Ok(Layer::of_secret()), Layer::raw)?;
+    for (name, value) in shared.overridden_by(own) {
+        if all.contains_key(&name) {
+            return Err(Error::Duplicate { parameter: value.written });
+        }
+        all.insert(name, value);
+    }
+
+    if let Some(parameter) = missing.into_iter().find(|name| !all.contains_key(&names::canonical(name))) {
+        return Err(Error::MissingForNode { parameter: parameter.clone(), node: node.to_owned() });
+    }
+    if all.is_empty() || !particular {
+        return Err(Error::NothingForNode { node: node.to_owned() });
+    }
+    Ok(all)
+}
+
+/// Takes the action out of the parameters. Without one it is `reboot`.
+///
+/// # Errors
+/// When it is anything but `reboot`, `off` or empty, case-sensitive.
+pub(super) fn take_action(parameters: &mut Parameters) -> Result<Action, Error> {
+    match parameters.remove("action").as_ref().map_or("", Value::expose) {
+        "" | "reboot" => Ok(Action::Reboot),
+        "off" => Ok(Action::Off),
+        _ => Err(Error::UnsupportedAction),
+    }
+}
+
+/// Parameters of one source. Within one, no parameter may have two values under two of its names.
+struct Layer {
+    all: Parameters,
+    from_secret: bool,
+}
+
+impl Layer {
+    fn of_spec() -> Self {
+        Self { all: Parameters::new(), from_secret: false }
+    }
+
+    fn of_secret() -> Self {
+        Self { all: Parameters::new(), from_secret: true }
+    }
+
+    fn raw(secret: &SecretValues) -> Result<Self, Error> {
+        let mut layer = Self::of_secret();
+        for (name, text) in &secret.values {
+            layer.insert(name, text.expose_secret())?;
+        }
+        Ok(layer)
+    }
+
+    fn insert(&mut self, name: &str, text: &str) -> Result<(), Error> {
+        let value = Value { written: name.to_owned(), from_secret: self.from_secret, text: text.into() };
+        match self.all.insert(names::canonical(name), value) {
+            None => Ok(()),
+            Some(_) => Err(Error::Duplicate { parameter: name.to_owned() }),
+        }
+    }
+
+    fn overridden_by(mut self, other: Self) -> Parameters {
+        self.all.extend(other.all);
+        self.all
+    }
+}
+
+#[cfg(test)]
+mod tests;
