@@ -1,1 +1,124 @@
-fn main() {}
+//! The command line: `ringfence controller | crds`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use kube::Config;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use ringfence::clock::Clock;
+use ringfence::controller::{self, Settings};
+use ringfence::lease::{Standing, Times};
+use ringfence::telemetry::{self, LogFormat};
+use ringfence::{api, cluster};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the operator.
+    Controller(ControllerArgs),
+    /// Writes the custom resource definitions as YAML.
+    Crds {
+        /// Where to.
+        #[arg(default_value = "crds")]
+        dir: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+struct ControllerArgs {
+    /// How to reach the cluster; in a pod, its ServiceAccount does.
+    #[arg(long, env = "KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+    /// The namespace that the operator runs in, and keeps its lease in.
+    #[arg(long, env = "POD_NAMESPACE")]
+    namespace: String,
+    /// Names this process in the lease; as a rule the pod's name.
+    #[arg(long, env = "POD_NAME")]
+    identity: Option<String>,
+    /// A lease that was not renewed for this long is free.
+    #[arg(long, default_value = "15s", value_parser = duration)]
+    lease_duration: Duration,
+    /// A leader that could not renew for this long stops leading.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    lease_renew_deadline: Duration,
+    /// Pause between two attempts to lead.
+    #[arg(long, default_value = "2s", value_parser = duration)]
+    lease_retry_period: Duration,
+    /// Where /healthz and /readyz are served.
+    #[arg(long, default_value = "0.0.0.0:8081")]
+    health_addr: SocketAddr,
+    /// How logs look.
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Controller(args) => {
+            telemetry::logs(args.log_format);
+            // Two workers: the work is waiting for API servers and BMCs.
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+            runtime.block_on(run(args))
+        }
+        Command::Crds { dir } => {
+            std::fs::create_dir_all(&dir)?;
+            for (name, yaml) in api::crd_files() {
+                let path = dir.join(name);
+                std::fs::write(&path, yaml).with_context(|| format!("writing {}", path.display()))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn run(args: ControllerArgs) -> anyhow::Result<()> {
+    let times = Times {
+        duration: args.lease_duration,
+        renew_deadline: args.lease_renew_deadline,
+        retry_period: args.lease_retry_period,
+    };
+    anyhow::ensure!(
+        times.retry_period < times.renew_deadline && times.renew_deadline < times.duration,
+        "--lease-retry-period must be shorter than --lease-renew-deadline, and that shorter than --lease-duration"
+    );
+    let config = match &args.kubeconfig {
+        Some(path) => {
+            let kubeconfig = Kubeconfig::read_from(path).with_context(|| format!("reading {}", path.display()))?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?
+        }
+        None => Config::incluster().context("not in a pod: give --kubeconfig")?,
+    };
+    let client = cluster::client(config)?;
+    let identity = args.identity.unwrap_or_else(|| format!("ringfence-{}", std::process::id()));
+    let settings = Settings { namespace: args.namespace, identity, times };
+
+    let (standing, watched) = watch::channel(Standing::Follows);
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    tokio::select! {
+        () = controller::run(client, Clock::system(), settings, standing, stop) => Ok(()),
+        served = telemetry::health(args.health_addr, watched) => {
+            served.with_context(|| format!("serving health on {}", args.health_addr))
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    api::parse_duration(text).map_err(|e| e.to_string())
+}

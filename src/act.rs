@@ -1,0 +1,343 @@
+//! Carries out one decision: one status write, or one effect. Makes no choices.
+//!
+//! Everything here is cancelled by drop when the lease is lost; a dropped write or command leaves the world unknown, and
+//! `decide` copes.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::{Value, json};
+
+use crate::api::{FINALIZER, FenceAgentsRemediation, NodeIdentity, ProofRecord};
+use crate::clock::{Clock, timestamp};
+use crate::cluster::{self, call};
+use crate::decide::{Effect, Phase, Power, Step};
+use crate::events::{Events, Kind};
+use crate::marks;
+use crate::observe::{Memories, OFF, Scene};
+use crate::release::{self, Release};
+use crate::resolve::Action;
+use crate::status::{self, Standing};
+use crate::story::{self, About};
+
+/// How long a power command may take: it reads the system, its reset action, then posts; a BMC under load takes 1 to 3 s
+/// for each. At the deadline the connection is aborted, never drained.
+const COMMAND: Duration = Duration::from_secs(10);
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Something was done, or had changed meanwhile: look again at once.
+    Went,
+    /// Nothing is to be done for this long.
+    Wait(Duration),
+    /// The remediation is over.
+    Over,
+}
+
+/// Carries out decisions.
+pub struct Actor<'a> {
+    /// To the API server.
+    pub client: &'a Client,
+    /// The clocks.
+    pub clock: &'a Clock,
+    /// Where events go.
+    pub events: &'a Events,
+    /// What this process remembers between looks.
+    pub memories: &'a Memories,
+}
+
+impl Actor<'_> {
+    /// Takes a remediation on: finalizer, then its first status.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn accept(&self, far: FenceAgentsRemediation) -> Result<Outcome, cluster::Error> {
+        let deleted = far.metadata.deletion_timestamp.is_some();
+        let adopted = far.finalizers().iter().any(|f| f == FINALIZER);
+        match (adopted, deleted) {
+            (false, true) => Ok(Outcome::Over),
+            (false, false) => {
+                let finalizers: Vec<_> = far.finalizers().iter().map(String::as_str).chain([FINALIZER]).collect();
+                self.set_finalizers(&far, &finalizers).await?;
+                self.say(&far, None, About::Remediation, Kind::Normal, "AddFinalizer", "Finalizer was added");
+                Ok(Outcome::Went)
+            }
+            (true, _) => self.first_status(far).await,
+        }
+    }
+
+    /// Carries out one step.
+    ///
+    /// # Errors
+    /// The API server's; whatever was to be done is decided again.
+    pub async fn act(&self, scene: Scene, step: Step) -> Result<Outcome, cluster::Error> {
+        match step {
+            Step::Enter(phase) => self.enter(&scene, phase).await,
+            Step::Do(effect) => self.effect(&scene, effect).await,
+            Step::Send { power, answered, silent } => {
+                let heard = self.send(&scene, power).await;
+                self.enter(&scene, if heard { answered } else { silent }).await
+            }
+            Step::Wait(pause) => self.wait(&scene, pause).await,
+            Step::Finished => {
+                let others: Vec<_> =
+                    scene.far.finalizers().iter().map(String::as_str).filter(|f| *f != FINALIZER).collect();
+                self.set_finalizers(&scene.far, &others).await?;
+                self.say(
+                    &scene.far,
+                    None,
+                    About::Remediation,
+                    Kind::Normal,
+                    "RemoveFinalizer",
+                    "Finalizer was removed",
+                );
+                self.memories.forget(&scene.far.uid().unwrap_or_default());
+                Ok(Outcome::Over)
+            }
+        }
+    }
+
+    async fn first_status(&self, mut far: FenceAgentsRemediation) -> Result<Outcome, cluster::Error> {
+        let name = far.node_name().to_owned();
+        let node = match name.as_str() {
+            "" => None,
+            name => call("reading the Node", Api::<Node>::all(self.client.clone()).get_opt(name)).await?,
+        };
+        let info = node.as_ref().and_then(|node| node.status.as_ref()).and_then(|status| status.node_info.as_ref());
+        let identity = NodeIdentity {
+            uid: node.as_ref().and_then(ResourceExt::uid),
+            system_uuid: info.map(|info| info.system_uuid.clone()),
+            boot_id_before: info.map(|info| info.boot_id.clone()),
+            boot_id_after: None,
+            name: name.clone(),
+        };
+        let now = self.clock.timestamp();
+        let generation = far.metadata.generation;
+        let status = far.status.get_or_insert_default();
+        status.node = Some(identity);
+        status::enter(status, Phase::Accepted, now);
+        status::tell(status, &format!("accepted; about to look at {name}"), vec![], now);
+        let standing =
+            Standing { phase: Phase::Accepted, released: false, restored: false, code: "", message: "", generation };
+        status::conditions(&mut status.conditions, standing, now);
+        self.write_status(&far).await?;
+        tracing::info!("accepted");
+        self.say(&far, None, About::Remediation, Kind::Normal, "RemediationStarted", "Remediation started");
+        Ok(Outcome::Went)
+    }
+
+    /// Writes a phase by compare-and-swap, with everything that people and NHC read of it.
+    async fn enter(&self, scene: &Scene, phase: Phase) -> Result<Outcome, cluster::Error> {
+        let mut far = scene.far.clone();
+        let uid = far.uid().unwrap_or_default();
+        let now = self.clock.timestamp();
+        let generation = far.metadata.generation;
+        let rests = rests(scene.case.phase, phase);
+        let told = story::tell(scene, phase, self.memories.answer(&uid).as_deref());
+        let status = far.status.get_or_insert_default();
+        status::enter(status, phase, now);
+        if let (Some(op), Ok(resolved)) = (status.operation.as_mut(), &scene.resolved) {
+            op.inputs = Some(resolved.inputs.clone());
+            if scene.case.phase == Phase::Accepted {
+                op.order = Some(resolved.order.clone());
+            }
+            op.action = match resolved.action {
+                Action::Off => Some(OFF.to_owned()),
+                Action::Reboot => None,
+            };
+        }
+        if let Phase::Releasing { .. } = phase {
+            if let Some(op) = status.operation.as_mut() {
+                op.set = Some(scene.set.clone());
+            }
+            status.proof = Some(self.proof_record(scene));
+        }
+        if !rests {
+            status::tell(status, &told.message, scene.blocking.clone(), now);
+            let standing = Standing {
+                phase,
+                released: story::is_release(scene, phase),
+                restored: scene.case.policy.restore && matches!(scene.case.phase, Phase::Restoring { .. }),
+                code: told.code,
+                message: &told.message,
+                generation,
+            };
+            status::conditions(&mut status.conditions, standing, now);
+        }
+        self.write_status(&far).await?;
+        if !rests {
+            tracing::info!(phase = status::name(phase), code = told.code, "{}", told.message);
+            for (about, kind, reason, note) in story::events(scene, phase, &told) {
+                self.say(&scene.far, scene.node.as_ref(), about, kind, reason, &note);
+            }
+        }
+        Ok(Outcome::Went)
+    }
+
+    async fn send(&self, scene: &Scene, power: Power) -> bool {
+        let uid = scene.far.uid().unwrap_or_default();
+        let Some(device) = &scene.device else {
+            self.memories.answered(&uid, Some("spec and Secrets give no way to reach the device".to_owned()));
+            return false;
+        };
+        self.memories.commanded(&uid);
+        let by = self.clock.deadline(COMMAND);
+        let command = match power {
+            Power::Off => device.isolate(by),
+            Power::On => device.restore(by),
+        };
+        // The device keeps its own deadline; this one holds whatever it does.
+        let answer = tokio::time::timeout_at(by, command).await;
+        let answer = answer.unwrap_or(Err(agents::Error::Deadline { doing: "sending the command" }));
+        match answer {
+            Ok(()) => {
+                tracing::info!(?power, "the command was accepted");
+                self.memories.answered(&uid, None);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(?power, code = error.label(), "the command was not accepted: {error}");
+                self.memories.answered(&uid, Some(error.to_string()));
+                false
+            }
+        }
+    }
+
+    async fn effect(&self, scene: &Scene, effect: Effect) -> Result<Outcome, cluster::Error> {
+        let Some(node) = &scene.node else { return Ok(Outcome::Went) };
+        let uid = scene.far.uid().unwrap_or_default();
+        let entry = scene.far.status.as_ref().and_then(|s| s.operation.as_ref()).map_or(0, |op| op.entry);
+        let now = self.clock.timestamp();
+        let release = Release { client: self.client, clock: self.clock };
+        let out_of_service = story::out_of_service(scene);
+        let saying = story::effect(scene, &effect);
+        let done = match effect {
+            Effect::Claim => self.patch(node, marks::claim(node, &uid, now)).await.map_err(Into::into),
+            Effect::Bar(proof) => release.bar(node, marks::bar(node, out_of_service, now), proof).await,
+            Effect::Delete(proof) => release.delete(&scene.pods, proof).await,
+            Effect::Detach(proof) => release.detach(node, proof).await,
+            Effect::Retract => self.patch(node, marks::retract(node)).await.map_err(Into::into),
+            Effect::Seal => self.seal(scene, node, &uid, entry).await.map_err(Into::into),
+            Effect::HandOver => match &scene.heir {
+                Some(heir) => self.patch(node, marks::hand_over(node, heir)).await.map_err(Into::into),
+                None => Ok(()),
+            },
+            Effect::Unclaim => self.patch(node, marks::unclaim(node, &uid, entry)).await.map_err(Into::into),
+        };
+        match done {
+            Ok(()) => {
+                if let Some((about, kind, reason, note)) = saying {
+                    self.say(&scene.far, Some(node), about, kind, reason, &note);
+                }
+                Ok(Outcome::Went)
+            }
+            // Somebody was faster, or the proof is too old: nothing was done, and looking again is all there is to do.
+            Err(release::Error::Expired) => Ok(Outcome::Went),
+            Err(release::Error::Cluster(error)) => Err(error),
+        }
+    }
+
+    /// Nothing is to be done; but what is waited for may have changed, and people read it.
+    async fn wait(&self, scene: &Scene, pause: Duration) -> Result<Outcome, cluster::Error> {
+        let status = scene.far.status.as_ref();
+        if let (Phase::Releasing { .. }, Some(status)) = (scene.case.phase, status)
+            && status.blocking != scene.blocking
+        {
+            let mut far = scene.far.clone();
+            let status = far.status.get_or_insert_default();
+            status::tell(status, &story::releasing(scene), scene.blocking.clone(), self.clock.timestamp());
+            self.write_status(&far).await?;
+        }
+        Ok(Outcome::Wait(pause))
+    }
+
+    /// A real write to each pod left of the set, then to the Node, so that whatever was decided before fails (S2).
+    async fn seal(&self, scene: &Scene, node: &Node, uid: &str, entry: i64) -> Result<(), cluster::Error> {
+        let mark = json!({ "metadata": { "annotations": { marks::SEAL: format!("{uid}/{entry}") } } });
+        let mark = Patch::Merge(mark);
+        let pods: Vec<_> = scene.pods.iter().map(|pod| self.seal_pod(pod, &mark)).collect();
+        futures::future::try_join_all(pods).await?;
+        self.patch(node, marks::seal(node, uid, entry)).await
+    }
+
+    async fn seal_pod(&self, pod: &Pod, mark: &Patch<Value>) -> Result<(), cluster::Error> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
+        match call("sealing a pod", api.patch(&pod.name_any(), &PatchParams::default(), mark)).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    async fn patch(&self, node: &Node, patch: Value) -> Result<(), cluster::Error> {
+        let api: Api<Node> = Api::all(self.client.clone());
+        call("writing the Node", api.patch(&node.name_any(), &PatchParams::default(), &Patch::Merge(patch))).await?;
+        Ok(())
+    }
+
+    async fn write_status(&self, far: &FenceAgentsRemediation) -> Result<(), cluster::Error> {
+        let api = self.remediations(far);
+        call("writing the status", api.replace_status(&far.name_any(), &PostParams::default(), far)).await?;
+        Ok(())
+    }
+
+    async fn set_finalizers(&self, far: &FenceAgentsRemediation, all: &[&str]) -> Result<(), cluster::Error> {
+        let metadata = json!({ "resourceVersion": far.resource_version(), "finalizers": all });
+        let patch = Patch::Merge(json!({ "metadata": metadata }));
+        let api = self.remediations(far);
+        call("writing the finalizers", api.patch(&far.name_any(), &PatchParams::default(), &patch)).await?;
+        Ok(())
+    }
+
+    fn remediations(&self, far: &FenceAgentsRemediation) -> Api<FenceAgentsRemediation> {
+        Api::namespaced(self.client.clone(), &far.namespace().unwrap_or_default())
+    }
+
+    fn proof_record(&self, scene: &Scene) -> ProofRecord {
+        let now = self.clock.now();
+        let wall = |mono| {
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(timestamp(
+                now.wall.saturating_sub(now.mono.saturating_sub(mono)),
+            )))
+        };
+        let order = scene.far.status.as_ref().and_then(|s| s.operation.as_ref()).and_then(|op| op.order.as_ref());
+        ProofRecord {
+            kind: "PowerOff".to_owned(),
+            binding: Some(story::binding(scene).to_owned()),
+            agent: order.map(|order| order.agent.clone()),
+            driver: order.map(|order| order.driver),
+            source: scene.sight.as_ref().and_then(|sight| sight.source.clone()),
+            system_uuid: scene.sight.as_ref().and_then(|s| s.system_uuid.as_ref()).map(ToString::to_string),
+            first_seen_off: scene.series.and_then(|series| wall(series.first)),
+            last_seen_off: scene.series.and_then(|series| wall(series.last)),
+        }
+    }
+
+    fn say(
+        &self,
+        far: &FenceAgentsRemediation,
+        node: Option<&Node>,
+        about: About,
+        kind: Kind,
+        reason: &str,
+        note: &str,
+    ) {
+        let about = match (about, node) {
+            // Events on Nodes carry the name as UID: the kubelet's custom, and what `kubectl describe node` looks for.
+            (About::Node, Some(node)) => ObjectReference { uid: node.metadata.name.clone(), ..node.object_ref(&()) },
+            (About::Node, None) | (About::Remediation, _) => far.object_ref(&()),
+        };
+        self.events.publish(&about, kind, reason, note);
+    }
+}
+
+/// Tells whether only the rest of Done or Halted is noted: no news for anybody.
+fn rests(from: Phase, to: Phase) -> bool {
+    match (from, to) {
+        (Phase::Done { .. }, Phase::Done { .. }) => true,
+        (Phase::Halted { why: before, .. }, Phase::Halted { why: after, .. }) => before == after,
+        _ => false,
+    }
+}

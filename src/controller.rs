@@ -1,0 +1,229 @@
+//! The loop: watch remediations, and for each observe → decide → act until there is nothing to do; all of it only while
+//! this process leads.
+//!
+//! Only remediations are watched; all else is read live when a decision needs it. Each remediation is reconciled by itself,
+//! however long its BMC takes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt};
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::api::{ListParams, PostParams};
+use kube::runtime::controller::{Action, Controller};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource, ResourceExt};
+use tokio::sync::{mpsc, watch};
+use tracing::Instrument;
+
+use crate::act::{Actor, Outcome};
+use crate::api::FenceAgentsRemediation;
+use crate::clock::Clock;
+use crate::cluster::{self, call};
+use crate::decide::{Claim, decide};
+use crate::events::{Events, Kind};
+use crate::lease::{Elector, LEASE, Standing, Times};
+use crate::observe::{self, Memories, Observer, Seen};
+
+/// First pause after an error; doubled with each one in a row.
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+/// An API server that is down is not helped by more than this; a node that waits to be fenced is not by less.
+const RETRY_LAST: Duration = Duration::from_secs(5);
+/// Remediations to wake; each wakes at most one.
+const WAKE_QUEUE: usize = 256;
+
+/// What the operator is started with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The namespace it runs in: where its lease is.
+    pub namespace: String,
+    /// Names this process in the lease and in events.
+    pub identity: String,
+    /// Times of the election.
+    pub times: Times,
+}
+
+/// Runs the operator until `stop` resolves, then gives the lease up.
+pub async fn run(
+    client: Client,
+    clock: Clock,
+    settings: Settings,
+    standing: watch::Sender<Standing>,
+    stop: impl Future<Output = ()>,
+) {
+    let (events, publisher) = Events::new(clock.clone(), settings.identity.clone());
+    let Settings { namespace, identity, times } = settings;
+    let elector = Elector::new(client.clone(), clock.clone(), namespace.clone(), identity.clone(), times);
+    let standings = standing.subscribe();
+    tokio::select! {
+        biased;
+        () = stop => tracing::info!("stopping"),
+        () = elector.run(standing.clone()) => {}
+        () = lead(client.clone(), clock, events, standings) => {}
+        () = publisher.run(client.clone()) => {}
+    }
+    // Everything that was under way was dropped above: whoever leads next finds it in status.
+    standing.send_replace(Standing::Follows);
+    if let Err(error) = Elector::release(client, &namespace, &identity).await {
+        tracing::warn!(error = error.story(), "the lease could not be given up; it will expire");
+    }
+}
+
+/// Works while this process leads; drops everything that is under way when it no longer does.
+async fn lead(client: Client, clock: Clock, events: Events, mut standing: watch::Receiver<Standing>) {
+    loop {
+        let now = standing.borrow_and_update().clone();
+        let work = match &now {
+            Standing::Leads => reconcile_all(client.clone(), clock.clone(), events.clone()).boxed(),
+            Standing::Follows => futures::future::pending().boxed(),
+            Standing::Foreign(namespace) => refuse(&client, &clock, &events, namespace).boxed(),
+        };
+        tracing::info!(standing = ?now, "leadership");
+        tokio::select! {
+            biased;
+            changed = standing.changed() => if changed.is_err() { return },
+            () = work => {}
+        }
+    }
+}
+
+/// What reconciling one remediation needs.
+struct Context {
+    observer: Observer,
+    events: Events,
+    failures: Mutex<HashMap<String, u32>>,
+    wake: mpsc::Sender<ObjectRef<FenceAgentsRemediation>>,
+}
+
+async fn reconcile_all(client: Client, clock: Clock, events: Events) {
+    let api: Api<FenceAgentsRemediation> = Api::all(client.clone());
+    let (wake, woken) = mpsc::channel(WAKE_QUEUE);
+    let woken = futures::stream::unfold(woken, |mut woken| async { woken.recv().await.map(|object| (object, woken)) });
+    let observer = Observer { client, clock, memories: Memories::default() };
+    let context = Arc::new(Context { observer, events, failures: Mutex::default(), wake });
+    Controller::new(api, watcher::Config::default())
+        .reconcile_on(woken)
+        .run(reconcile, |_, _, _| Action::requeue(RETRY_LAST), context)
+        .for_each(|result| async {
+            if let Err(error) = result {
+                tracing::debug!(%error, "reconcile");
+            }
+        })
+        .await;
+}
+
+async fn reconcile(
+    far: Arc<FenceAgentsRemediation>,
+    context: Arc<Context>,
+) -> Result<Action, std::convert::Infallible> {
+    let uid = far.uid().unwrap_or_default();
+    let span = tracing::info_span!("remediation", node = far.node_name(), uid);
+    Ok(async {
+        match settle(&far, &context).await {
+            Ok(action) => {
+                context.failures.lock().expect("no panic while held").remove(&uid);
+                action
+            }
+            Err(error) => context.failed(&far, &uid, &error),
+        }
+    }
+    .instrument(span)
+    .await)
+}
+
+/// Goes on until there is nothing to do.
+async fn settle(far: &FenceAgentsRemediation, context: &Context) -> Result<Action, observe::Error> {
+    let Observer { client, clock, memories } = &context.observer;
+    let actor = Actor { client, clock, events: &context.events, memories };
+    let (namespace, name) = (far.namespace().unwrap_or_default(), far.name_any());
+    loop {
+        let outcome = match context.observer.observe(&namespace, &name).await? {
+            Seen::Nothing => Ok(Outcome::Over),
+            Seen::New(far) => actor.accept(*far).await,
+            Seen::Scene(scene) => {
+                let step = decide(&scene.case, clock.now());
+                tracing::debug!(?step, case = ?scene.case, "decided");
+                context.wake_holder(&scene);
+                actor.act(*scene, step).await
+            }
+        };
+        match outcome {
+            Ok(Outcome::Went) => {}
+            Ok(Outcome::Wait(pause)) => return Ok(Action::requeue(pause)),
+            Ok(Outcome::Over) => return Ok(Action::await_change()),
+            // Something has changed since it was read.
+            Err(error) if error.is_conflict() => tracing::debug!(error = error.story(), "conflict: looking again"),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+impl Context {
+    /// Whoever holds the node for which this one waits may be able to hand it over now (L6).
+    fn wake_holder(&self, scene: &observe::Scene) {
+        if let (Claim::Others, Some(holder)) = (scene.case.claim, &scene.holder) {
+            let holder = ObjectRef::new(&holder.name).within(&holder.namespace);
+            // A full queue wakes it anyway.
+            let _ = self.wake.try_send(holder);
+        }
+    }
+
+    fn failed(&self, far: &FenceAgentsRemediation, uid: &str, error: &observe::Error) -> Action {
+        let text = match error {
+            observe::Error::Cluster(error) => error.story(),
+            observe::Error::Resolve(_) | observe::Error::Malformed(_) | observe::Error::Moving => error.to_string(),
+        };
+        tracing::warn!(error = text, "will try again");
+        if let observe::Error::Malformed(_) = error {
+            self.events.publish(&far.object_ref(&()), Kind::Warning, "StatusMalformed", &text);
+        }
+        let mut failures = self.failures.lock().expect("no panic while held");
+        let count = failures.entry(uid.to_owned()).and_modify(|n| *n += 1).or_insert(0);
+        Action::requeue(RETRY_FIRST.saturating_mul(1 << (*count).min(8)).min(RETRY_LAST))
+    }
+}
+
+/// Another operator leads: says so on every remediation that nobody has accepted, and touches nothing else.
+async fn refuse(client: &Client, clock: &Clock, events: &Events, namespace: &str) {
+    let message = format!(
+        "not leading: another operator renews the lease {LEASE} in namespace {namespace}; stop it, or Ringfence will not fence"
+    );
+    loop {
+        if let Err(error) = refuse_each(client, clock, events, &message).await {
+            tracing::warn!(error = error.story(), "{message}");
+        }
+        tokio::time::sleep(RETRY_LAST).await;
+    }
+}
+
+async fn refuse_each(client: &Client, clock: &Clock, events: &Events, message: &str) -> Result<(), cluster::Error> {
+    let all: Api<FenceAgentsRemediation> = Api::all(client.clone());
+    for mut far in call("listing the remediations", all.list(&ListParams::default())).await?.items {
+        let about: ObjectReference = far.object_ref(&());
+        let generation = far.metadata.generation;
+        let conditions = &mut far.status.get_or_insert_default().conditions;
+        if conditions.iter().any(|c| c.type_ == LEADING && c.message == message) {
+            continue;
+        }
+        conditions.retain(|c| c.type_ != LEADING);
+        conditions.push(Condition {
+            type_: LEADING.to_owned(),
+            status: "False".to_owned(),
+            reason: FOREIGN.to_owned(),
+            message: message.to_owned(),
+            observed_generation: generation,
+            last_transition_time: Time(clock.timestamp()),
+        });
+        let api: Api<FenceAgentsRemediation> = Api::namespaced(client.clone(), &far.namespace().unwrap_or_default());
+        call("writing the status", api.replace_status(&far.name_any(), &PostParams::default(), &far)).await?;
+        events.publish(&about, Kind::Warning, FOREIGN, message);
+    }
+    Ok(())
+}
+
+/// Condition that says why this operator leaves a remediation alone.
+const LEADING: &str = "Leading";
+const FOREIGN: &str = "ForeignOperator";

@@ -1,0 +1,102 @@
+//! Ways to be sure that a node can't write: the trait, its laws, and the one place that wires an agent's name to an
+//! isolator.
+//!
+//! Knows devices and what they say. Must not know remediations, phases or policies; a kube client only where a later
+//! isolator needs one, injected.
+
+mod power;
+
+use agents::redfish::{Config, Redfish};
+use agents::{Credentials, SystemUuid, Tls};
+use futures::future::BoxFuture;
+use tokio::time::Instant;
+use url::Url;
+
+pub use power::PowerIsolator;
+
+/// Cuts a node off from its workloads, and tells whether it is.
+///
+/// # Laws
+/// Each is held against every isolator and every fault in `tests/isolators.rs`.
+/// - **Commands don't testify, only `look` does.** `Ok` of a command means "accepted".
+/// - Commands are idempotent: sent twice, they do what they do once.
+/// - `look` changes nothing.
+/// - `look` says [`State::Isolated`] only on positive evidence from the device itself; silence is [`State::Unknown`].
+/// - A command is not sent to a device that says it belongs to another machine than the expected one.
+/// - Every call ends by its deadline. Dropping a future leaves no process, socket or BMC session behind, and nothing more
+///   is sent.
+/// - Secrets never reach argv, logs, events, errors or `Debug`.
+pub trait Isolator: Send + Sync {
+    /// Orders the machine cut off: power off, never reboot, never cycle.
+    fn isolate(&self, by: Instant) -> BoxFuture<'_, Result<(), agents::Error>>;
+    /// Reads how it is.
+    fn look(&self, by: Instant) -> BoxFuture<'_, Sight>;
+    /// Orders the machine given back: power on.
+    fn restore(&self, by: Instant) -> BoxFuture<'_, Result<(), agents::Error>>;
+}
+
+/// What a look saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// The state.
+    pub state: State,
+    /// Which machine the device says it is.
+    pub system_uuid: Option<SystemUuid>,
+    /// In words for people, with no secret in them: what was read, or why nothing was.
+    pub said: String,
+    /// Stable code of what went wrong ("BMCAuthFailed"), if anything did.
+    pub label: Option<&'static str>,
+    /// What was read: a URL without credentials.
+    pub source: Option<String>,
+}
+
+/// What a device says of its machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It can't write.
+    Isolated,
+    /// It may write.
+    Running,
+    /// No answer that means anything; one may come.
+    Unknown,
+    /// No answer, and none will come until somebody changes something.
+    Refused,
+}
+
+/// What an isolator is built from.
+#[derive(Clone, Debug)]
+pub struct Device<'a> {
+    /// The fence agent's name.
+    pub agent: &'a str,
+    /// Base URL, or host and port.
+    pub address: &'a str,
+    /// Which system or outlet of it; for Redfish the system's path.
+    pub plug: Option<&'a str>,
+    /// The machine that it must be, if known.
+    pub expect: Option<SystemUuid>,
+    /// The account on it.
+    pub credentials: Credentials,
+    /// How its certificate is judged.
+    pub tls: Tls,
+}
+
+/// Builds the isolator that serves an agent's name.
+///
+/// # Errors
+/// [`agents::Error::Config`] for an unknown agent or an address that is no URL.
+pub fn build(device: Device<'_>) -> Result<Box<dyn Isolator>, agents::Error> {
+    match device.agent {
+        "fence_redfish" => {
+            let base = Url::parse(device.address)
+                .map_err(|e| agents::Error::Config(format!("{} is no URL: {e}", device.address)))?;
+            let redfish = Redfish::new(Config {
+                base,
+                systems_uri: device.plug.map(str::to_owned),
+                credentials: device.credentials,
+                tls: device.tls,
+            })?;
+            Ok(Box::new(PowerIsolator::new(redfish, device.expect)))
+        }
+        agent => Err(agents::Error::Config(format!("unsupported fence agent: {agent}"))),
+    }
+}

@@ -1,0 +1,120 @@
+//! What this process remembers of a remediation between two looks: the series of Offs, and the node's last sign of life.
+//! Nothing here is needed to resume: without it, one more look is taken.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use super::pulse::Pulse;
+use crate::decide::{Mono, Now, Reading, Time};
+
+/// An unbroken series of Offs, with no command in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Series {
+    /// The first of them.
+    pub first: Mono,
+    /// The latest.
+    pub last: Mono,
+}
+
+/// By remediation UID.
+#[derive(Debug, Default)]
+pub struct Memories(Mutex<HashMap<String, Memory>>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    series: Option<Series>,
+    pulse: Option<Pulse>,
+    life: Time,
+    answer: Option<String>,
+}
+
+impl Memories {
+    /// A command is about to be sent: what was read before it says nothing of what comes after.
+    pub fn commanded(&self, uid: &str) {
+        self.with(uid, |memory| memory.series = None);
+    }
+
+    /// Notes how the last command was answered, for the message of a halt.
+    pub fn answered(&self, uid: &str, answer: Option<String>) {
+        self.with(uid, |memory| memory.answer = answer);
+    }
+
+    /// Returns how the last command was answered, if not with success.
+    pub fn answer(&self, uid: &str) -> Option<String> {
+        self.with(uid, |memory| memory.answer.clone())
+    }
+
+    /// The remediation is over.
+    pub fn forget(&self, uid: &str) {
+        self.0.lock().expect("no panic while held").remove(uid);
+    }
+
+    /// Adds a reading, and the pulse that was felt after it.
+    pub(super) fn add(&self, uid: &str, reading: Reading, pulse: Option<Pulse>, now: Now) -> (Option<Series>, Time) {
+        self.with(uid, |memory| {
+            let before = memory.series;
+            memory.series = match reading {
+                Reading::Isolated { .. } => {
+                    Some(Series { first: before.map_or(now.mono, |series| series.first), last: now.mono })
+                }
+                Reading::Running | Reading::Unknown | Reading::Refused => None,
+            };
+            if let Some(pulse) = pulse {
+                // P3: the baseline is the pulse at the first Off; what came before it proves nothing against it.
+                let first_off = before.is_none() && memory.series.is_some();
+                if memory.pulse.as_ref().is_some_and(|known| *known != pulse) && !first_off {
+                    memory.life = now.wall;
+                }
+                memory.pulse = Some(pulse);
+            }
+            (memory.series, memory.life)
+        })
+    }
+
+    fn with<T>(&self, uid: &str, f: impl FnOnce(&mut Memory) -> T) -> T {
+        f(self.0.lock().expect("no panic while held").entry(uid.to_owned()).or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OFF: Reading = Reading::Isolated { first: 0, last: 0 };
+
+    fn at(ms: u64) -> Now {
+        Now { wall: 1_000_000 + ms, mono: ms }
+    }
+
+    fn pulse(beat: &str) -> Option<Pulse> {
+        Some(Pulse { lease: beat.to_owned(), ..Pulse::default() })
+    }
+
+    /// P1, P4: a series is broken by any other reading, and by a command.
+    #[test]
+    fn a_series_is_unbroken_offs() {
+        let memories = Memories::default();
+        let series = |reading, ms| memories.add("u", reading, None, at(ms)).0;
+        assert_eq!(series(OFF, 10), Some(Series { first: 10, last: 10 }));
+        assert_eq!(series(OFF, 20), Some(Series { first: 10, last: 20 }));
+        for other in [Reading::Unknown, Reading::Running, Reading::Refused] {
+            assert_eq!(series(other, 30), None);
+            assert_eq!(series(OFF, 40), Some(Series { first: 40, last: 40 }));
+        }
+        memories.commanded("u");
+        assert_eq!(series(OFF, 50), Some(Series { first: 50, last: 50 }));
+    }
+
+    /// P3: a pulse after the first Off is a sign of life; one before it is not.
+    #[test]
+    fn a_pulse_after_the_first_off_is_life() {
+        let memories = Memories::default();
+        let life = |reading, beat, ms| memories.add("u", reading, pulse(beat), at(ms)).1;
+        assert_eq!(life(Reading::Running, "1", 10), 0, "nothing to compare with");
+        assert_eq!(life(Reading::Running, "2", 20), at(20).wall);
+        assert_eq!(life(OFF, "3", 30), at(20).wall, "renewed before the power was cut");
+        assert_eq!(life(OFF, "3", 40), at(20).wall);
+        assert_eq!(life(OFF, "4", 50), at(50).wall);
+        assert_eq!(life(Reading::Unknown, "5", 60), at(60).wall, "a silent BMC, and the node speaks");
+    }
+}

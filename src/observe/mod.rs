@@ -1,0 +1,321 @@
+//! Reads the world of one remediation, all of it live: the remediation, its Node, the isolator, pods, volumes, the Lease,
+//! and the remediation again. Returns what `decide` decides on, and what `act` needs to carry it out.
+//!
+//! Order of reading: everything that a write will be conditional on (Node, pods) before the isolator's reading, whatever
+//! could contradict the reading (Lease, heartbeat) after it, and the remediation once more at the end. If that has moved,
+//! look again.
+
+mod memory;
+mod peers;
+mod pulse;
+mod set;
+
+use std::time::Duration;
+
+use agents::SystemUuid;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{Api, Client, ResourceExt};
+
+pub use memory::{Memories, Series};
+pub use set::Left;
+
+use crate::api::{DurationError, FenceAgentsRemediation, IdentityPolicy, Order as Pinned, Set};
+use crate::clock::Clock;
+use crate::cluster::{self, call};
+use crate::decide::{Case, Claim, Identity, Leave, Millis, Order, Phase, Pods, Policy, Reading, Volumes, Why};
+use crate::isolate::{self, Device, Isolator, Sight, State};
+use crate::resolve::{self, Action, Resolved};
+use crate::{marks, status};
+
+/// How long one look may take: a BMC under load answers in 1 to 3 s; later than this is no answer.
+const LOOK: Duration = Duration::from_secs(5);
+/// A proof expires this long after its last Off (P4): a pause of this process longer than that makes it look again.
+const MAX_AGE: Millis = 2_000;
+/// Kubelets renew their Lease every 10 s; after 1.5 times that, one renewal was missed (P3).
+const RENEWAL: Millis = 15_000;
+/// Off is read again after this time where no better figure is known for the driver (P1).
+const SETTLE: Millis = 500;
+/// How often to begin anew when the remediation changes under our eyes, before leaving it to the next event.
+const TRIES: usize = 3;
+
+/// Why the world could not be read. Nothing has been decided.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server.
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
+    /// Spec and Secrets could not be read for now.
+    #[error(transparent)]
+    Resolve(#[from] resolve::Error),
+    /// The status is not ours.
+    #[error(transparent)]
+    Malformed(#[from] status::Malformed),
+    /// The remediation kept changing.
+    #[error("the remediation kept changing while its world was read")]
+    Moving,
+}
+
+/// What was found.
+pub enum Seen {
+    /// There is no such remediation.
+    Nothing,
+    /// It was not accepted yet.
+    New(Box<FenceAgentsRemediation>),
+    /// Its world.
+    Scene(Box<Scene>),
+}
+
+/// The world of one remediation at one moment.
+pub struct Scene {
+    /// The remediation, as it stands.
+    pub far: FenceAgentsRemediation,
+    /// Its Node as read before the isolator was; none if it is gone or another.
+    pub node: Option<Node>,
+    /// What the decision is made on.
+    pub case: Case,
+    /// What spec and Secrets say now.
+    pub resolved: Result<Resolved, resolve::Error>,
+    /// The isolator of the pinned order, if it can be built.
+    pub device: Option<Box<dyn Isolator>>,
+    /// What it saw, if it was looked at.
+    pub sight: Option<Sight>,
+    /// The series of Offs that the sight belongs to.
+    pub series: Option<Series>,
+    /// The set that Releasing would start with, taken from the pods and volumes now on the node.
+    pub set: Set,
+    /// Those pods of the persisted set that remain.
+    pub pods: Vec<Pod>,
+    /// What remains of the persisted set, in words.
+    pub blocking: Vec<String>,
+    /// UID of the remediation that waits for this node (L6).
+    pub heir: Option<String>,
+    /// UID and name of the remediation that holds this node, if another does.
+    pub holder: Option<peers::Peer>,
+}
+
+/// Reads worlds.
+pub struct Observer {
+    /// To the API server.
+    pub client: Client,
+    /// The clocks.
+    pub clock: Clock,
+    /// What this process remembers between looks. Losing it costs a second look, never safety.
+    pub memories: Memories,
+}
+
+impl Observer {
+    /// Reads the world of the remediation `namespace/name`.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing was changed.
+    pub async fn observe(&self, namespace: &str, name: &str) -> Result<Seen, Error> {
+        let api: Api<FenceAgentsRemediation> = Api::namespaced(self.client.clone(), namespace);
+        let read = || call("reading the remediation", api.get_opt(name));
+        let Some(mut far) = read().await? else { return Ok(Seen::Nothing) };
+        for _ in 0..TRIES {
+            let Some(phase) = status::phase(far.status.as_ref())? else { return Ok(Seen::New(Box::new(far))) };
+            let version = far.resource_version();
+            let scene = self.scene(far, phase).await?;
+            match read().await? {
+                None => return Ok(Seen::Nothing),
+                Some(again) if again.resource_version() == version => return Ok(Seen::Scene(Box::new(scene))),
+                Some(moved) => far = moved,
+            }
+        }
+        Err(Error::Moving)
+    }
+
+    async fn scene(&self, far: FenceAgentsRemediation, phase: Phase) -> Result<Scene, Error> {
+        let uid = far.uid().unwrap_or_default();
+        let status = far.status.as_ref();
+        let op = status.and_then(|s| s.operation.clone()).unwrap_or_default();
+        let pinned_node = status.and_then(|s| s.node.clone()).unwrap_or_default();
+        let node = self.node(&pinned_node.name).await?;
+        let node = node.filter(|node| node.uid().is_some() && node.uid() == pinned_node.uid);
+
+        let (policy, resolved) = self.spec(&far, node.as_ref(), &pinned_node.name).await?;
+        let pinned = op.order.as_ref().filter(|_| phase != Phase::Accepted);
+        let order = match (&resolved, pinned) {
+            (Err(_), _) => Order::Unresolved,
+            (Ok(now), Some(pinned)) if now.order != *pinned => Order::Changed,
+            (Ok(_), Some(_) | None) => Order::Same,
+        };
+        let edited = resolved.as_ref().is_ok_and(|now| Some(&now.inputs) != op.inputs.as_ref());
+        let restore = match (&resolved, op.action.as_deref()) {
+            (Ok(now), _) => now.action == Action::Reboot,
+            (Err(_), pinned) => pinned != Some(OFF),
+        };
+
+        let (claim, holder) = self.claim(&uid, phase, node.as_ref()).await?;
+        let barrier = claim != Claim::Others && node.as_ref().is_some_and(marks::barred);
+        let heir = match phase {
+            Phase::Done { .. } | Phase::Halted { .. } if claim == Claim::Ours => self.heir(&far).await?,
+            _ => None,
+        };
+        let quorum = match phase {
+            Phase::Accepted | Phase::Isolating { .. } | Phase::Proving { .. } => {
+                self.quorum(&far, node.as_ref()).await?
+            }
+            Phase::Halted { why: Why::Quorum, .. } => self.quorum(&far, node.as_ref()).await?,
+            _ => true,
+        };
+        let (set, left) = match phase {
+            Phase::Proving { .. } | Phase::Releasing { .. } | Phase::Restoring { .. } | Phase::Halted { .. } => {
+                self.left(node.as_ref(), op.set.as_ref()).await?
+            }
+            Phase::Accepted | Phase::Isolating { .. } | Phase::Done { .. } => (Set::default(), Left::default()),
+        };
+
+        let looks = phase.looks(barrier, edited);
+        let (device, sight) = match (pinned.or(resolved.as_ref().ok().map(|now| &now.order)), &resolved) {
+            (Some(order), Ok(now)) => self.look(order, now, looks).await,
+            (None, _) | (_, Err(_)) => (None, None),
+        };
+        let identity = match (&sight, pinned.or(resolved.as_ref().ok().map(|now| &now.order))) {
+            (Some(sight), Some(order)) => identity(order, sight),
+            _ => Identity::Unsaid,
+        };
+        let (reading, series, life) = self.remember(&uid, &pinned_node.name, looks, sight.as_ref()).await?;
+
+        let case = Case {
+            policy: Policy { restore, ..policy },
+            phase,
+            leave: leave(&far, node.is_none()),
+            order,
+            edited,
+            reading,
+            identity,
+            other_on: false,
+            life,
+            quorum,
+            claim,
+            heir: heir.is_some(),
+            barrier,
+            sealed: node.as_ref().is_none_or(|node| marks::sealed(node, &uid, op.entry)),
+            pods: left.standing,
+            volumes: left.volumes,
+        };
+        let Left { pods, blocking, .. } = left;
+        Ok(Scene { far, node, case, resolved, device, sight, series, set, pods, blocking, heir, holder })
+    }
+
+    async fn node(&self, name: &str) -> Result<Option<Node>, Error> {
+        if name.is_empty() {
+            return Ok(None);
+        }
+        Ok(call("reading the Node", Api::<Node>::all(self.client.clone()).get_opt(name)).await?)
+    }
+
+    /// Resolves the spec; an answer that may pass is an error only while nothing has been begun.
+    async fn spec(
+        &self,
+        far: &FenceAgentsRemediation,
+        node: Option<&Node>,
+        name: &str,
+    ) -> Result<(Policy, Result<Resolved, resolve::Error>), Error> {
+        let info = node.and_then(|node| node.status.as_ref()).and_then(|status| status.node_info.as_ref());
+        let expected = info.map(|info| info.system_uuid.as_str()).filter(|uuid| !uuid.is_empty());
+        let expected = expected.filter(|_| far.spec.identity_policy() == IdentityPolicy::Enforce);
+        let by = self.clock.deadline(LOOK);
+        let resolved = resolve::resolve(self.client.clone(), far, name, expected, by).await;
+        match (policy(far), resolved) {
+            (_, Err(error)) if error.may_pass() => Err(error.into()),
+            (Ok(policy), resolved) => Ok((policy, resolved)),
+            (Err(error), _) => Ok((fallback(), Err(error))),
+        }
+    }
+
+    async fn look(&self, order: &Pinned, now: &Resolved, looks: bool) -> (Option<Box<dyn Isolator>>, Option<Sight>) {
+        let device = Device {
+            agent: &order.agent,
+            address: &order.address,
+            plug: order.plug.as_deref(),
+            expect: order.system_uuid.as_deref().and_then(SystemUuid::parse),
+            credentials: now.credentials.clone(),
+            tls: now.tls.clone(),
+        };
+        match isolate::build(device) {
+            Err(error) => (None, Some(Sight::failed(&error))),
+            Ok(device) if looks => {
+                let by = self.clock.deadline(LOOK);
+                // The device keeps its own deadline; this one holds whatever it does.
+                let sight = tokio::time::timeout_at(by, device.look(by)).await;
+                let sight = sight.unwrap_or_else(|_| Sight::failed(&agents::Error::Deadline { doing: "looking" }));
+                (Some(device), Some(sight))
+            }
+            Ok(device) => (Some(device), None),
+        }
+    }
+}
+
+/// The action that is not restored from.
+pub const OFF: &str = "off";
+
+fn leave(far: &FenceAgentsRemediation, gone: bool) -> Leave {
+    let deleted = far.metadata.deletion_timestamp.is_some();
+    match (gone, far.nhc_timed_out()) {
+        (true, _) => Leave::NodeGone { deleted },
+        (false, true) => Leave::TimedOut { deleted },
+        (false, false) if deleted => Leave::Deleted,
+        (false, false) => Leave::No,
+    }
+}
+
+fn identity(order: &Pinned, sight: &Sight) -> Identity {
+    let expected = order.system_uuid.as_deref().and_then(SystemUuid::parse);
+    match (&expected, &sight.system_uuid) {
+        (Some(expected), Some(found)) if expected.same_machine(found) => Identity::Same,
+        (Some(_), Some(_)) => Identity::Other,
+        // The driver compared before it sent, and may say no more than that.
+        (Some(_), None) if sight.label == Some("WrongMachine") => Identity::Other,
+        (Some(_) | None, Some(_) | None) => Identity::Unsaid,
+    }
+}
+
+fn policy(far: &FenceAgentsRemediation) -> Result<Policy, resolve::Error> {
+    let spec = &far.spec;
+    let millis = |field: &str, length: Result<Duration, DurationError>| {
+        let length =
+            length.map_err(|_| resolve::Error::Invalid { parameter: field.to_owned(), want: "a duration like 60s" })?;
+        Ok::<_, resolve::Error>(Millis::try_from(length.as_millis()).unwrap_or(Millis::MAX))
+    };
+    Ok(Policy {
+        attempts: u32::try_from(spec.attempts()).unwrap_or(1),
+        patience: millis("timeout", spec.timeout())?,
+        gap: millis("retryinterval", spec.retry_interval())?,
+        release_timeout: millis("releaseTimeout", spec.release_timeout())?,
+        ..fallback()
+    })
+}
+
+/// FAR's defaults, for a spec whose durations can't be read: it is going nowhere but to Halted.
+fn fallback() -> Policy {
+    Policy {
+        attempts: 5,
+        patience: 60_000,
+        gap: 5_000,
+        release_timeout: 60_000,
+        settle: SETTLE,
+        max_age: MAX_AGE,
+        renewal: RENEWAL,
+        restore: true,
+    }
+}
+
+impl From<&Sight> for Reading {
+    /// Without its series: that is for [`Memories`] to know.
+    fn from(sight: &Sight) -> Self {
+        match sight.state {
+            State::Isolated => Reading::Isolated { first: 0, last: 0 },
+            State::Running => Reading::Running,
+            State::Unknown => Reading::Unknown,
+            State::Refused => Reading::Refused,
+        }
+    }
+}
+
+impl Default for Left {
+    fn default() -> Self {
+        Self { standing: Pods::Gone, volumes: Volumes::Gone, pods: vec![], blocking: vec![] }
+    }
+}

@@ -1,0 +1,122 @@
+//! Other remediations and other nodes: who holds this node, who waits for it, and whether the control plane can do
+//! without it.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+
+use super::{Error, Observer};
+use crate::api::FenceAgentsRemediation;
+use crate::cluster::call;
+use crate::decide::{Claim, Phase, Why};
+use crate::{marks, status};
+
+/// Another remediation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// Labels of control-plane nodes; the second is the one before Kubernetes 1.20.
+const CONTROL_PLANE: [&str; 2] = ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
+
+impl Observer {
+    /// Tells who holds the node (A1). A claim of a remediation that no longer exists is nobody's.
+    pub(super) async fn claim(
+        &self,
+        uid: &str,
+        phase: Phase,
+        node: Option<&Node>,
+    ) -> Result<(Claim, Option<Peer>), Error> {
+        let Some(node) = node else { return Ok((Claim::Free, None)) };
+        match marks::claimed_by(node) {
+            None => Ok((Claim::Free, None)),
+            // Begun without the taint: claimed again, which puts it back.
+            Some(holder) if holder == uid && phase == Phase::Accepted && marks::tainted(node).is_none() => {
+                Ok((Claim::Free, None))
+            }
+            Some(holder) if holder == uid => Ok((Claim::Ours, None)),
+            Some(holder) => {
+                let all = self.remediations().await?;
+                Ok(match all.into_iter().find(|far| far.uid().as_deref() == Some(holder)) {
+                    None => (Claim::Free, None),
+                    Some(far) => {
+                        let peer = Peer { namespace: far.namespace().unwrap_or_default(), name: far.name_any() };
+                        (Claim::Others, Some(peer))
+                    }
+                })
+            }
+        }
+    }
+
+    /// Returns the UID of the oldest remediation that waits for our node (L6).
+    pub(super) async fn heir(&self, ours: &FenceAgentsRemediation) -> Result<Option<String>, Error> {
+        let all = self.remediations().await?;
+        let waiting = all.into_iter().filter(|far| {
+            far.uid() != ours.uid()
+                && far.node_name() == ours.node_name()
+                && far.metadata.deletion_timestamp.is_none()
+                && !far.nhc_timed_out()
+                && halted(far) == Some(Why::Busy)
+        });
+        let oldest = waiting.min_by_key(|far| (far.creation_timestamp().map(|t| t.0), far.uid()));
+        Ok(oldest.and_then(|far| far.uid()))
+    }
+
+    /// Tells whether the control plane keeps its majority without this node (A3).
+    pub(super) async fn quorum(&self, far: &FenceAgentsRemediation, node: Option<&Node>) -> Result<bool, Error> {
+        let Some(node) = node.filter(|node| is_control_plane(node)) else { return Ok(true) };
+        if far.spec.allow_control_plane_quorum_loss {
+            return Ok(true);
+        }
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let all = call("listing the nodes", nodes.list(&ListParams::default())).await?.items;
+        let members: Vec<_> = all.into_iter().filter(is_control_plane).collect();
+        let remediations = match members.iter().any(|other| marks::claimed_by(other).is_some()) {
+            true => self.remediations().await?,
+            false => vec![],
+        };
+        // Of two that wait for each other the older claim goes first: the younger, which waits, still stands.
+        let waits = |other: &Node| {
+            let holder = marks::claimed_by(other);
+            remediations.iter().any(|far| far.uid().as_deref() == holder && halted(far) == Some(Why::Quorum))
+        };
+        let others = members.iter().filter(|other| other.uid() != node.uid() && ready(other));
+        let standing = others.filter(|other| match claim_age(other) {
+            None => true,
+            Some(theirs) => waits(other) && claim_age(node).is_some_and(|ours| ours < theirs),
+        });
+        Ok(standing.count() > members.len() / 2)
+    }
+
+    async fn remediations(&self) -> Result<Vec<FenceAgentsRemediation>, Error> {
+        let api: Api<FenceAgentsRemediation> = Api::all(self.client.clone());
+        Ok(call("listing the remediations", api.list(&ListParams::default())).await?.items)
+    }
+}
+
+fn halted(far: &FenceAgentsRemediation) -> Option<Why> {
+    match status::phase(far.status.as_ref()) {
+        Ok(Some(Phase::Halted { why, .. })) => Some(why),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+fn is_control_plane(node: &Node) -> bool {
+    CONTROL_PLANE.iter().any(|label| node.labels().contains_key(*label))
+}
+
+fn ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// When the node was claimed, and by whom as a tie-breaker; `None`: it carries no taint of ours.
+fn claim_age(node: &Node) -> Option<(Timestamp, String)> {
+    marks::tainted(node)
+        .map(|since| (since.unwrap_or(Timestamp::MAX), marks::claimed_by(node).unwrap_or_default().to_owned()))
+}

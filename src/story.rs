@@ -1,0 +1,296 @@
+//! What people are told: for each phase that is entered one sentence, one stable code where it halts, and the events under
+//! FAR's names. No secret can get in here: everything said comes from `status`, from Kubernetes objects or from an
+//! isolator's sight.
+
+use crate::api::RemediationStrategy;
+use crate::decide::{Effect, Identity, Order, Phase, Reading, Rest, Then, Why};
+use crate::events::Kind;
+use crate::observe::Scene;
+use crate::status::why_name;
+
+/// What is said of a phase that is entered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Stable code, where it halts: the same in condition, event and runbook.
+    pub code: &'static str,
+    /// One sentence.
+    pub message: String,
+}
+
+/// Which object an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// The remediation.
+    Remediation,
+    /// Its Node.
+    Node,
+}
+
+/// An event to publish.
+pub type Saying = (About, Kind, &'static str, String);
+
+/// Says what entering `phase` means. `answer`: how the last command was answered, if not with success.
+pub fn tell(scene: &Scene, phase: Phase, answer: Option<&str>) -> Told {
+    let node = name(scene);
+    let spec = &scene.far.spec;
+    let attempts = scene.case.policy.attempts;
+    let said = |message: String| Told { code: "", message };
+    match phase {
+        Phase::Accepted => said(format!("accepted; about to look at {node}")),
+        Phase::Isolating { attempt, .. } => {
+            said(format!("switching {node} off through {}{} (attempt {attempt} of {attempts})", spec.agent, at(scene)))
+        }
+        Phase::Proving { off, .. } if off.answered => {
+            said(format!("the off for {node} was accepted; reading the power state back"))
+        }
+        Phase::Proving { .. } => {
+            let why = answer.unwrap_or("it was not sent, or its answer was lost");
+            said(format!("the off for {node} was not accepted ({why}); reading the power state all the same"))
+        }
+        Phase::Releasing { .. } => said(format!(
+            "{node} is proven off ({}read twice, bound by {}); releasing {} and {}",
+            scene.sight.as_ref().and_then(|s| s.source.as_deref()).map(|s| format!("{s}, ")).unwrap_or_default(),
+            binding(scene),
+            count(scene.set.pods.len(), "pod"),
+            count(scene.set.volume_attachments.len(), "volume"),
+        )),
+        Phase::Restoring { then: Then::Again, attempt: 1, on: None, .. } => said(format!(
+            "spec or Secret now name another device: switching the pinned one{} on again first",
+            at(scene)
+        )),
+        Phase::Restoring { on: Some(_), .. } => said(format!("the on for {node} was sent; waiting until it reads On")),
+        Phase::Restoring { attempt: 2.., .. } => said(format!(
+            "{node} did not come on; switching it on again (attempt {} of {attempts})",
+            restore_attempt(phase)
+        )),
+        Phase::Restoring { .. } => said(format!("{}; {}", released(scene), what_follows(scene))),
+        Phase::Done { .. } if scene.case.phase == Phase::Accepted => {
+            said(format!("deleted before anything was sent to {node}"))
+        }
+        Phase::Done { .. } if scene.case.policy.restore => said(format!("{node} is on again; the remediation is done")),
+        Phase::Done { .. } => said(format!("{node} stays off, as action: off wants; the remediation is done")),
+        Phase::Halted { why, .. } => halted(scene, why, answer),
+    }
+}
+
+/// Lists the events of entering a phase.
+pub fn events(scene: &Scene, phase: Phase, told: &Told) -> Vec<Saying> {
+    let from = scene.case.phase;
+    let normal = |about, reason, text: &str| (about, Kind::Normal, reason, text.to_owned());
+    let remediation = About::Remediation;
+    match phase {
+        Phase::Proving { .. } => vec![normal(remediation, "FenceAgentExecuted", &told.message)],
+        Phase::Releasing { .. } => vec![normal(remediation, "FenceAgentSucceeded", &told.message)],
+        Phase::Restoring { then: Then::Again, .. } if scene.case.order == Order::Changed => {
+            vec![(remediation, Kind::Warning, "OrderChanged", told.message.clone())]
+        }
+        Phase::Restoring { .. } if is_release(scene, phase) => vec![
+            normal(remediation, "RemediationFinished", &told.message),
+            normal(About::Node, "NodeRemediationCompleted", "Unhealthy node remediation was completed"),
+        ],
+        Phase::Halted { rest: Rest { quiet: Some(1..), .. }, .. } => vec![], // was said when it halted
+        Phase::Halted { why: Why::TimedOut, .. } => vec![normal(remediation, "RemediationStopped", &told.message)],
+        Phase::Halted { why: Why::NodeGone, .. } => {
+            vec![(remediation, Kind::Warning, "NodeNotFound", told.message.clone())]
+        }
+        Phase::Halted { .. } if matches!(from, Phase::Halted { .. }) && !is_news(from, phase) => vec![],
+        Phase::Halted { .. } => vec![(remediation, Kind::Warning, told.code, told.message.clone())],
+        Phase::Accepted | Phase::Isolating { .. } | Phase::Restoring { .. } | Phase::Done { .. } => vec![],
+    }
+}
+
+/// Says what an effect that was carried out means, where FAR has an event for it.
+pub fn effect(scene: &Scene, effect: &Effect) -> Option<Saying> {
+    let about_node = |reason, text: &str| Some((About::Node, Kind::Normal, reason, text.to_owned()));
+    match effect {
+        Effect::Claim => about_node("AddRemediationTaint", "Remediation taint was added"),
+        Effect::Bar(_) if out_of_service(scene) => {
+            about_node("AddOutOfServiceTaint", "The out-of-service taint was added")
+        }
+        Effect::Delete(_) => about_node("DeleteResources", "Manually delete pods from the unhealthy node"),
+        Effect::Retract if out_of_service(scene) => {
+            about_node("RemoveOutOfServiceTaint", "The out-of-service taint was removed")
+        }
+        Effect::Unclaim => about_node("RemoveRemediationTaint", "Remediation taint was removed"),
+        Effect::Bar(_) | Effect::Detach(_) | Effect::Retract | Effect::Seal | Effect::HandOver => None,
+    }
+}
+
+/// Tells whether entering `phase` completes a release: the set is gone, or its time is up with the node proven off.
+pub fn is_release(scene: &Scene, phase: Phase) -> bool {
+    matches!((scene.case.phase, phase), (Phase::Releasing { .. }, Phase::Restoring { then: Then::Leave, .. }))
+        && !scene.case.leave.deleted()
+}
+
+/// Says what a release still waits for.
+pub fn releasing(scene: &Scene) -> String {
+    let (pods, volumes) = scene.blocking.iter().partition::<Vec<_>, _>(|what| what.starts_with("pod/"));
+    let node = name(scene);
+    format!("{node} is proven off; waiting for {} and {}", count(pods.len(), "pod"), count(volumes.len(), "volume"))
+}
+
+/// Says whether the strategy wants Kubernetes' own out-of-service taint as the barrier.
+pub fn out_of_service(scene: &Scene) -> bool {
+    match scene.far.spec.remediation_strategy {
+        RemediationStrategy::OutOfServiceTaint => true,
+        RemediationStrategy::ResourceDeletion => false,
+    }
+}
+
+/// Returns why the right machine is meant, in a word (P2).
+pub fn binding(scene: &Scene) -> &'static str {
+    match scene.case.identity {
+        Identity::Same => "Identity",
+        Identity::Unsaid | Identity::Other => "Witness",
+    }
+}
+
+fn is_news(from: Phase, to: Phase) -> bool {
+    match (from, to) {
+        (Phase::Halted { why: before, .. }, Phase::Halted { why: after, .. }) => before != after,
+        _ => true,
+    }
+}
+
+fn halted(scene: &Scene, why: Why, answer: Option<&str>) -> Told {
+    let node = name(scene);
+    let sight = scene.sight.as_ref();
+    let heard = sight.map_or("nothing was asked", |sight| sight.said.as_str());
+    let label = sight.and_then(|sight| sight.label);
+    let kept = format!("the workloads of {node} stay where they are");
+    let (code, message) = match why {
+        Why::Busy => {
+            let holder = scene.holder.as_ref().map_or_else(String::new, |h| format!(" {}/{}", h.namespace, h.name));
+            ("Busy", format!("waiting: another remediation{holder} holds {node}"))
+        }
+        Why::Quorum => (
+            "QuorumWouldBeLost",
+            format!(
+                "waiting: without {node} the control plane would lose its majority; bring other control-plane nodes back, or set allowControlPlaneQuorumLoss"
+            ),
+        ),
+        Why::Unresolved => match &scene.resolved {
+            Err(error) => (error.label(), chain(error)),
+            Ok(_) => (why_name(why), "spec and Secrets gave no order".to_owned()),
+        },
+        Why::Refused => (label.unwrap_or("Refused"), format!("{heard}; {kept}")),
+        Why::WrongMachine => ("WrongMachine", format!("{}; {kept}", other_machine(scene))),
+        Why::Unheard => (
+            label.unwrap_or("Unheard"),
+            format!("{node} could not be proven off: {heard}; {kept}, and looking goes on"),
+        ),
+        Why::NotProven => not_proven(scene, heard, answer, &kept),
+        Why::NotRestored => {
+            ("NotRestored", format!("{node} was released, but could not be switched on again: {heard}"))
+        }
+        Why::NewOrder => ("OrderChanged", "starting anew with the order that spec and Secret now name".to_owned()),
+        Why::TimedOut => {
+            let power = match scene.case.reading {
+                Reading::Running => "the machine was last read On",
+                Reading::Isolated { .. } => "the machine was last read Off",
+                Reading::Unknown | Reading::Refused => "the machine's power is not known",
+            };
+            ("TimedOut", format!("NHC added the timed-out annotation, remediation is stopped; {power}"))
+        }
+        Why::NodeGone => {
+            ("NodeNotFound", format!("there is no node {node} any more, or another stands under its name"))
+        }
+    };
+    Told { code, message }
+}
+
+fn not_proven(scene: &Scene, heard: &str, answer: Option<&str>, kept: &str) -> (&'static str, String) {
+    let node = name(scene);
+    let answered = match scene.case.phase {
+        Phase::Proving { off, .. } | Phase::Releasing { off, .. } | Phase::Halted { off: Some(off), .. } => {
+            off.answered
+        }
+        Phase::Accepted | Phase::Isolating { .. } | Phase::Restoring { .. } | Phase::Done { .. } => false,
+        Phase::Halted { off: None, .. } => false,
+    };
+    let tries = count(usize::try_from(scene.case.policy.attempts).unwrap_or(usize::MAX), "attempt");
+    let refused = answer.unwrap_or("no answer");
+    match (scene.case.reading, scene.case.identity) {
+        (Reading::Isolated { .. }, _) if !answered => (
+            "OffNotAccepted",
+            format!("{heard}, but it never accepted our off ({refused}), so that Off proves nothing of {node}; {kept}"),
+        ),
+        (Reading::Isolated { .. }, Identity::Unsaid) => (
+            "NoWitness",
+            format!("{heard}, but nothing binds it to {node}: no system UUID, and it was never read On before; {kept}"),
+        ),
+        (Reading::Isolated { .. }, Identity::Same | Identity::Other) => {
+            ("Contradicted", format!("{heard}, but {node} has shown life since, or the Off did not last; {kept}"))
+        }
+        (Reading::Running | Reading::Unknown | Reading::Refused, _) if !answered => (
+            "NotProven",
+            format!("{node} could not be proven off in {tries}: {heard}, and the off was refused ({refused}); {kept}"),
+        ),
+        (Reading::Running | Reading::Unknown | Reading::Refused, _) => (
+            "NotProven",
+            format!("{node} could not be proven off in {tries}: the off was accepted, but {heard}; {kept}"),
+        ),
+    }
+}
+
+fn other_machine(scene: &Scene) -> String {
+    let expected = order(scene).and_then(|order| order.system_uuid.as_deref()).unwrap_or("none");
+    let found = scene.sight.as_ref().and_then(|sight| sight.system_uuid.as_ref());
+    let found = found.map_or_else(|| "another".to_owned(), ToString::to_string);
+    format!(
+        "the device{} is that of another machine: expected system UUID {expected}, found {found}; correct its address, or set proof.identity: Ignore",
+        at(scene)
+    )
+}
+
+fn released(scene: &Scene) -> String {
+    let node = name(scene);
+    match scene.case.phase {
+        Phase::Releasing { .. } if scene.case.leave.deleted() => {
+            format!("the remediation is being deleted while {node} is released")
+        }
+        Phase::Releasing { .. } if scene.blocking.is_empty() => format!("all workloads of {node} are released"),
+        Phase::Releasing { .. } => {
+            format!("the release of {node} took too long, still held: {}", scene.blocking.join("; "))
+        }
+        Phase::Accepted | Phase::Isolating { .. } | Phase::Proving { .. } | Phase::Restoring { .. } => {
+            format!("the remediation of {node} is being deleted")
+        }
+        Phase::Done { .. } | Phase::Halted { .. } => format!("the remediation of {node} is being deleted"),
+    }
+}
+
+fn what_follows(scene: &Scene) -> &'static str {
+    if scene.case.policy.restore { "switching it on again" } else { "it stays off" }
+}
+
+fn restore_attempt(phase: Phase) -> u32 {
+    match phase {
+        Phase::Restoring { attempt, .. } => attempt,
+        Phase::Accepted | Phase::Isolating { .. } | Phase::Proving { .. } | Phase::Releasing { .. } => 1,
+        Phase::Done { .. } | Phase::Halted { .. } => 1,
+    }
+}
+
+fn name(scene: &Scene) -> &str {
+    scene.far.node_name()
+}
+
+fn order(scene: &Scene) -> Option<&crate::api::Order> {
+    let pinned = scene.far.status.as_ref().and_then(|s| s.operation.as_ref()).and_then(|op| op.order.as_ref());
+    pinned.or(scene.resolved.as_ref().ok().map(|now| &now.order))
+}
+
+fn at(scene: &Scene) -> String {
+    order(scene).map(|o| format!(" at {}{}", o.address, o.plug.as_deref().unwrap_or_default())).unwrap_or_default()
+}
+
+/// An error and its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |cause| cause.source())
+        .fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
+}
+
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
