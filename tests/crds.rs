@@ -23,6 +23,14 @@ fn checked_in_definitions_are_the_generated_ones() {
 }
 
 #[test]
+fn kustomize_installs_every_definition() {
+    let text = fs::read_to_string(path("crds/Kustomization")).expect("crds/Kustomization");
+    let kustomization: Value = serde_yaml_ng::from_str(&text).expect("YAML");
+    let names: Vec<String> = api::crd_files().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(kustomization["resources"], json!(names));
+}
+
+#[test]
 fn names_are_fars() {
     let cases = [
         ("FenceAgentsRemediation", "fenceagentsremediations", "far"),
