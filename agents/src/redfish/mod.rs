@@ -9,6 +9,7 @@ mod products;
 mod schema;
 mod tls;
 
+use std::fmt;
 use std::sync::OnceLock;
 
 use serde_json::json;
@@ -200,6 +201,14 @@ impl Redfish {
             .into_iter()
             .find(|parameter| parameter.name == "ResetType")
             .and_then(|found| found.allowable))
+    }
+}
+
+impl fmt::Debug for Redfish {
+    /// Says which system it is, and nothing of the account.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let system = self.system.as_ref().map(Url::as_str);
+        f.debug_struct("Redfish").field("base", &self.base.as_str()).field("system", &system).finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,3 @@
+//! The faces of the machines' BMCs.
+
+pub mod redfish;
