@@ -322,7 +322,7 @@ impl fmt::Debug for NodeParameters {
 
 /// Returns the definitions of both resources.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![FenceAgentsRemediation::crd(), FenceAgentsRemediationTemplate::crd()]
+    vec![FenceAgentsRemediation::crd(), schema::without_nullable_sample(FenceAgentsRemediationTemplate::crd())]
 }
 
 /// Returns the file name and the YAML text of each definition, as they are checked in under `crds/`.

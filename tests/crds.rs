@@ -97,6 +97,7 @@ fn the_template_carries_the_same_specification() {
 
     let sample = property(&spec, "statusValidationSample");
     assert_eq!(sample.x_kubernetes_int_or_string, Some(true));
+    assert_eq!(sample.nullable, None);
     let [rule] = sample.x_kubernetes_validations.as_deref().expect("a rule") else { panic!("one rule") };
     assert_eq!(rule.message.as_deref(), Some("Value must be an integer >=0, or string between 0% and 100%"));
 }

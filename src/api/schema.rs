@@ -1,6 +1,7 @@
 //! Schemas that the derive cannot produce: types of k8s-openapi, whose own `schemars` feature costs 42 s of release
 //! build, and rules that FAR's definitions carry.
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 /// A Go duration, exactly as FAR's definitions have it: no sign, and the `µ` of U+00B5 only.
@@ -17,12 +18,10 @@ pub(super) fn retry_count(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// FAR's `statusValidationSample`: a number of nodes or a percentage of them. (`anyOf` integer and string, which FAR
-/// has beside it, is implied by int-or-string; kube's rewriter would empty it. It would also make the field nullable
-/// if this did not say otherwise.)
+/// has beside it, is implied by int-or-string; kube's rewriter would empty it.)
 pub(super) fn status_validation_sample(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "x-kubernetes-int-or-string": true,
-        "nullable": false,
         "x-kubernetes-validations": [{
             "rule": "type(self) == int && self >= 0 || type(self) == string && self.matches('^([0-9]|[1-9][0-9]|100)%$')",
             "message": "Value must be an integer >=0, or string between 0% and 100%"
@@ -63,4 +62,16 @@ pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
             }
         }
     })
+}
+
+/// Takes back what kube's rewriter makes of an optional int-or-string: FAR's is not nullable. (`"nullable": false` in
+/// the schema would do, but the API server drops it, and every `apply` would find a difference.)
+pub(super) fn without_nullable_sample(mut template: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut template.spec.versions {
+        let root = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        let spec = root.and_then(|root| root.properties.as_mut()?.get_mut("spec"));
+        let sample = spec.and_then(|spec| spec.properties.as_mut()?.get_mut("statusValidationSample"));
+        sample.expect("the template's schema has this field").nullable = None;
+    }
+    template
 }
