@@ -170,7 +170,7 @@ fn halted(scene: &Scene, why: Why, answer: Option<&str>) -> Told {
             ),
         ),
         Why::Unresolved => match &scene.resolved {
-            Err(error) => (error.label(), chain(error)),
+            Err(error) => (error.label(), error.story()),
             Ok(_) => (why_name(why), "spec and Secrets gave no order".to_owned()),
         },
         Why::Refused => (label.unwrap_or("Refused"), format!("{heard}; {kept}")),
@@ -283,12 +283,6 @@ fn order(scene: &Scene) -> Option<&crate::api::Order> {
 
 fn at(scene: &Scene) -> String {
     order(scene).map(|o| format!(" at {}{}", o.address, o.plug.as_deref().unwrap_or_default())).unwrap_or_default()
-}
-
-/// An error and its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(error.source(), |cause| cause.source())
-        .fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
 }
 
 fn count(n: usize, what: &str) -> String {

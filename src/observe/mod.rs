@@ -206,7 +206,7 @@ impl Observer {
         Ok(call("reading the Node", Api::<Node>::all(self.client.clone()).get_opt(name)).await?)
     }
 
-    /// Resolves the spec; an answer that may pass is an error only while nothing has been begun.
+    /// Resolves the spec. An API server that does not answer is no reason to halt: nothing is decided then.
     async fn spec(
         &self,
         far: &FenceAgentsRemediation,
@@ -219,7 +219,10 @@ impl Observer {
         let by = self.clock.deadline(LOOK);
         let resolved = resolve::resolve(self.client.clone(), far, name, expected, by).await;
         match (policy(far), resolved) {
-            (_, Err(error)) if error.may_pass() => Err(error.into()),
+            // A Secret that may not be read is somebody's to put right, and they must be told.
+            (_, Err(error)) if error.may_pass() && !matches!(error, resolve::Error::SecretForbidden { .. }) => {
+                Err(error.into())
+            }
             (Ok(policy), resolved) => Ok((policy, resolved)),
             (Err(error), _) => Ok((fallback(), Err(error))),
         }

@@ -1,0 +1,18 @@
+//! The operator on a real control plane, under the permissions of `deploy/`, judged by the testbed's oracle.
+//!
+//! Tests that leave the operator alone share one control plane and one operator; those that kill, pause or configure it
+//! have their own, two at a time.
+
+#[path = "controller/stage.rs"]
+mod stage;
+
+#[path = "controller/cycle.rs"]
+mod cycle;
+#[path = "controller/bad_input.rs"]
+mod bad_input;
+#[path = "controller/crash.rs"]
+mod crash;
+#[path = "controller/truth.rs"]
+mod truth;
+#[path = "controller/workloads.rs"]
+mod workloads;
