@@ -4,9 +4,11 @@
 pub mod attacher;
 pub mod bmc;
 pub mod controlplane;
+pub mod demo;
 pub mod journal;
 pub mod kubelet;
 pub mod machine;
+pub mod operator;
 pub mod oracle;
 pub mod pki;
 pub mod ports;
