@@ -201,6 +201,7 @@ pub fn decide(c: &Case, now: Now) -> Step {
     let wall = now.wall;
     let deleted = c.leave.deleted();
     let changed = c.order == Order::Changed;
+    let refused = c.reading == Reading::Refused;
     let landed = |sent: Time| wall >= sent.saturating_add(patience);
     let halt = |why, off| Enter(Halted { why, off, rest: Rest::NEW });
     // Nothing can have been sent, so there is nothing to wait for either.
@@ -241,13 +242,12 @@ pub fn decide(c: &Case, now: Now) -> Step {
     match c.phase {
         Accepted if deleted => Enter(Done { rest: Rest::UNTOUCHED }), // L1
         Accepted if c.order == Order::Unresolved => decline(Why::Unresolved),
-        Accepted if c.identity == Identity::Other => decline(Why::WrongMachine),
-        Accepted if c.reading == Reading::Refused => decline(Why::Refused),
-        Accepted => match c.claim {
-            Claim::Others => decline(Why::Busy),
-            Claim::Free => Do(Effect::Claim), // A1, and before the quorum is counted (A3)
-            Claim::Ours if !c.quorum => decline(Why::Quorum),
-            Claim::Ours => isolate(1, false),
+        Accepted => match (c.hopeless(), c.claim) {
+            (Some(why), Claim::Ours | Claim::Free | Claim::Others) => decline(why),
+            (None, Claim::Others) => decline(Why::Busy),
+            (None, Claim::Free) => Do(Effect::Claim), // A1, and before the quorum is counted (A3)
+            (None, Claim::Ours) if !c.quorum => decline(Why::Quorum),
+            (None, Claim::Ours) => isolate(1, false),
         },
 
         // Written ahead of its off, so one may be on its way. Left only for Proving: what is decided there is decided
@@ -300,7 +300,7 @@ pub fn decide(c: &Case, now: Now) -> Step {
         Restoring { .. } if !c.sealed => Do(Effect::Seal),    // S2
         Restoring { .. } if c.barrier => Do(Effect::Retract), // S1
         Restoring { then: Then::Leave, .. } if !restore => Enter(Done { rest: Rest::NEW }),
-        Restoring { attempt, off, on, then } => match c.runs(off) {
+        Restoring { attempt, off, on, then } => match c.runs(off, on) {
             true if !landed(off) => look(off, wall), // L1: an off may still land
             true => match then {
                 Then::Leave => Enter(Done { rest: Rest::NEW }),
@@ -311,8 +311,8 @@ pub fn decide(c: &Case, now: Now) -> Step {
                     let sent = Restoring { attempt, off, on: Some(wall), then };
                     Send { power: Power::On, answered: sent, silent: sent } // S3
                 }
-                (Some(on), Then::Leave | Then::Again) if !landed(on) => look(on, wall),
-                (Some(_), Then::Leave | Then::Again) if attempt < attempts && c.reading != Reading::Refused => {
+                (Some(on), Then::Leave | Then::Again) if !refused && !landed(on) => look(on, wall),
+                (Some(_), Then::Leave | Then::Again) if !refused && attempt < attempts => {
                     Enter(Restoring { attempt: attempt + 1, off, on: None, then })
                 }
                 (Some(_), Then::Leave) => halt(Why::NotRestored, None),
@@ -334,17 +334,27 @@ pub fn decide(c: &Case, now: Now) -> Step {
         Halted { why, off, rest: rest @ Rest { quiet: Some(quiet), yielded } } => match (why, off) {
             (Why::TimedOut | Why::NodeGone, Some(_) | None) if deleted => c.clean(quiet, wall), // L2, L3
             (_, None) if deleted => c.clean(quiet, wall),
-            // Our off may have worked: finish the cycle (L1), unless the node is another's (L6).
-            (_, Some(_)) if deleted && yielded && (c.claim != Claim::Ours || c.heir) => c.clean(quiet, wall),
-            (_, Some(_)) if deleted => undo(wall),
+            // Promised is promised: the hand-over may be in flight (L6).
+            (_, Some(_)) if deleted && yielded => c.clean(quiet, wall),
+            (_, Some(_)) if deleted => undo(wall), // our off may have worked: finish the cycle (L1)
             (_, Some(_) | None) if yielded => c.hand_over(),
             (Why::TimedOut | Why::NodeGone, Some(_) | None) => c.offer(why, off, rest, wall),
             (_, Some(_)) if changed => undo(wall), // A2: start anew with the right order
+            (Why::Unheard | Why::NotProven | Why::Quorum, Some(off)) if let Some(why) = c.hopeless() => {
+                halt(why, Some(off))
+            }
             (Why::NotProven | Why::Unheard, Some(off)) if c.proof(off, now).is_ok() => {
                 Enter(Releasing { attempt: attempts, off, since: wall })
             }
             (Why::Unheard, Some(off)) if matches!(c.reading, Reading::Running | Reading::Isolated { .. }) => {
                 isolate(attempts, off.seen_on)
+            }
+            // Again, since only the next edit counts from here on.
+            (Why::Refused | Why::WrongMachine, Some(off))
+                if c.edited
+                    && let Some(why) = c.hopeless() =>
+            {
+                halt(why, Some(off))
             }
             (Why::Refused | Why::WrongMachine, Some(off)) if c.edited => isolate(attempts, off.seen_on),
             (Why::Refused | Why::WrongMachine, None) if c.edited => Enter(Accepted),
@@ -353,7 +363,10 @@ pub fn decide(c: &Case, now: Now) -> Step {
             (Why::Quorum, None) if c.quorum => Enter(Accepted),
             (Why::Busy, None) if c.claim != Claim::Others => Enter(Accepted),
             (Why::NewOrder, None) if landed(quiet) => Enter(Accepted),
-            (Why::NotRestored, None) if c.reading == Reading::Running => Enter(Done { rest: Rest::NEW }),
+            (Why::NotRestored, None) if landed(quiet) && c.runs(quiet, Some(quiet)) => Enter(Done { rest: Rest::NEW }),
+            (Why::NotRestored, None) if c.edited => {
+                Enter(Restoring { attempt: attempts, off: quiet, on: None, then: Then::Leave })
+            }
             (Why::Busy | Why::Quorum | Why::Unresolved | Why::Refused | Why::WrongMachine, Some(_) | None)
             | (Why::Unheard | Why::NotProven | Why::NotRestored | Why::NewOrder, Some(_) | None) => {
                 c.offer(why, off, rest, wall)
@@ -373,13 +386,25 @@ impl Case {
         self.pods == Pods::Gone && self.volumes == Volumes::Gone
     }
 
-    /// Tells whether the machine runs: its isolator says so, or is silent while the node itself has shown life after
-    /// every off of ours must have landed. Settles a restoration, never a release.
-    fn runs(&self, off: Time) -> bool {
+    /// Tells whether the machine runs: its isolator says so, or is silent although it was told to switch the machine
+    /// on, and the node itself has shown life after every off of ours must have landed. (Told: with no binding by
+    /// identity, what we switched off may be another machine than the node.) Settles a restoration, never a release.
+    fn runs(&self, off: Time, on: Option<Time>) -> bool {
         match self.reading {
             Reading::Running => true,
             Reading::Isolated { .. } => false,
-            Reading::Unknown | Reading::Refused => self.life > off.saturating_add(self.policy.patience),
+            Reading::Unknown | Reading::Refused => on.is_some() && self.life > off.saturating_add(self.policy.patience),
+        }
+    }
+
+    /// What keeps this order from ever proving anything, if something does: looking again can't mend it.
+    fn hopeless(&self) -> Option<Why> {
+        match (self.identity, self.reading) {
+            (Identity::Other, Reading::Running | Reading::Isolated { .. } | Reading::Unknown | Reading::Refused) => {
+                Some(Why::WrongMachine)
+            }
+            (Identity::Same | Identity::Unsaid, Reading::Refused) => Some(Why::Refused),
+            (Identity::Same | Identity::Unsaid, Reading::Running | Reading::Isolated { .. } | Reading::Unknown) => None,
         }
     }
 
@@ -404,13 +429,17 @@ impl Case {
         }
         Step::Wait(Duration::from_millis(match why {
             Why::Busy | Why::Quorum | Why::Unresolved | Why::NewOrder => ASK_AGAIN,
-            Why::Refused | Why::WrongMachine | Why::Unheard | Why::NotProven | Why::NotRestored => LOOK_HALTED,
+            // The device is left alone; but Secrets are not watched.
+            Why::Refused | Why::WrongMachine => ASK_AGAIN,
+            Why::Unheard | Why::NotProven | Why::NotRestored => LOOK_HALTED,
             Why::TimedOut | Why::NodeGone => LOOK_HALTED,
         }))
     }
 
+    /// Sealed first: the heir's own seal does not reach the pods of our set (S2).
     fn hand_over(&self) -> Step {
         match self.awaited() {
+            true if !self.sealed => Step::Do(Effect::Seal),
             true => Step::Do(Effect::HandOver),
             false => Step::Wait(Duration::from_millis(LOOK_HALTED)),
         }

@@ -70,9 +70,11 @@ impl Phase {
             Phase::Accepted | Phase::Proving { .. } | Phase::Releasing { .. } | Phase::Restoring { .. } => true,
             Phase::Isolating { .. } | Phase::Done { .. } => barrier,
             Phase::Halted { rest: Rest { yielded: true, .. }, .. } => barrier,
-            Phase::Halted { why, rest: Rest { yielded: false, .. }, .. } => match why {
-                Why::Quorum | Why::Unheard | Why::NotProven | Why::NotRestored => true,
+            Phase::Halted { why, off, rest: Rest { yielded: false, .. } } => match why {
+                Why::Unheard | Why::NotProven => true,
+                Why::Quorum => off.is_some(), // else Accepted looks
                 Why::Refused | Why::WrongMachine => edited,
+                Why::NotRestored => barrier || edited, // the node's own life tells
                 Why::TimedOut | Why::NodeGone | Why::NewOrder => barrier,
                 Why::Busy | Why::Unresolved => false,
             },

@@ -98,6 +98,9 @@ impl Case {
     /// The only mint of a `Proof`: positive evidence, from the right machine, nothing against it.
     pub(super) fn proof(&self, off: Off, now: Now) -> Result<Proof, Doubt> {
         let policy = &self.policy;
+        if self.identity == Identity::Other {
+            return Err(Doubt::WrongMachine); // whatever it reads
+        }
         let (first, last) = match self.reading {
             Reading::Isolated { first, last } => (first, last),
             Reading::Running => return Err(Doubt::Running),
