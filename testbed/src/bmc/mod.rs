@@ -1,3 +1,4 @@
 //! The faces of the machines' BMCs.
 
 pub mod redfish;
+pub mod sushy;
