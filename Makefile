@@ -8,7 +8,7 @@ demo:
 
 test:
 	@$(MAKE) --no-print-directory -j2 setup-test build-test
-	cargo test --workspace
+	cargo test --workspace --no-fail-fast
 
 lint:
 	cargo fmt --all --check
