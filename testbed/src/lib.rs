@@ -2,6 +2,7 @@
 //! oracle that judges from outside.
 
 pub mod attacher;
+pub mod bench;
 pub mod bmc;
 pub mod controlplane;
 pub mod demo;
@@ -16,5 +17,6 @@ pub mod process;
 pub mod rack;
 pub mod scratch;
 pub mod setup;
+pub mod stage;
 pub mod wait;
 pub mod workloads;

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
-use testbed::demo::{self, Strategy};
 use testbed::setup::{self, What};
+use testbed::stage::Strategy;
+use testbed::{bench, demo};
 use tracing_subscriber::EnvFilter;
 
 #[derive(Parser)]
@@ -28,6 +29,15 @@ enum Command {
         /// Where state and logs are to be, and to stay.
         #[arg(long)]
         keep: Option<PathBuf>,
+    },
+    /// Measures how long it takes from a remediation to the replacement; exit 0 only if the medians meet the target.
+    Bench {
+        /// The operator's binary; as a rule beside this program.
+        #[arg(long)]
+        operator: Option<PathBuf>,
+        /// Runs of each case.
+        #[arg(long, default_value = "5")]
+        runs: usize,
     },
     /// Installs what is missing.
     Setup {
@@ -58,6 +68,9 @@ async fn run(command: Command) -> Result<()> {
     match command {
         Command::Demo { operator, strategy, keep } => {
             demo::run(demo::Options { operator: operator_binary(operator)?, strategy, keep }).await
+        }
+        Command::Bench { operator, runs } => {
+            bench::run(&bench::Options { operator: operator_binary(operator)?, runs }).await
         }
         Command::Setup { what: Purpose::Demo } => setup::run(What::Demo).await,
         Command::Setup { what: Purpose::Test } => setup::run(What::Test).await,

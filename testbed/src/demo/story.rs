@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::Value;
 
-use super::stage::{Fenced, Stage};
 use crate::oracle::What;
+use crate::stage::{Fenced, Stage};
 use crate::workloads::node_of;
 
 /// One line of the story.
@@ -18,7 +18,7 @@ struct Event {
 }
 
 /// Tells what happened, with times relative to the creation of the remediation.
-pub(super) fn tell(stage: &Stage, fenced: &Fenced) -> String {
+pub(super) fn tell(stage: &Stage<'_>, fenced: &Fenced) -> String {
     let mut events = by_the_world(fenced);
     events.extend(by_the_machines(stage, fenced));
     events.extend(by_the_operator(fenced));
@@ -45,14 +45,13 @@ fn by_the_world(fenced: &Fenced) -> Vec<Event> {
         (fenced.created, "you", format!("create a FenceAgentsRemediation; {records} records written since the hang")),
         (fenced.running, "cluster", format!("{moved}: the replacement is Running")),
         (fenced.back, "cluster", "node-2 is Ready again, after a new boot".to_owned()),
-        (fenced.done, "operator", format!("Done: {}", text(&fenced.status["message"]))),
     ]
     .map(|(at, who, what)| Event { at, who, what })
     .into()
 }
 
-fn by_the_machines(stage: &Stage, fenced: &Fenced) -> Vec<Event> {
-    let history = stage.victim().map(|machine| machine.history()).unwrap_or_default();
+fn by_the_machines(stage: &Stage<'_>, fenced: &Fenced) -> Vec<Event> {
+    let history = stage.victim().history();
     let mut events: Vec<_> = history
         .into_iter()
         .filter(|change| change.at > fenced.hung.at)
@@ -76,8 +75,6 @@ fn by_the_operator(fenced: &Fenced) -> Vec<Event> {
     let entries = fenced.status["timeline"].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut events: Vec<_> = entries
         .iter()
-        // Done is told with the rest of the world.
-        .filter(|entry| entry["phase"] != "Done")
         .filter_map(|entry| {
             let what = format!("{}: {}", text(&entry["phase"]), text(&entry["message"]));
             Some(Event { at: time(&entry["at"])?, who: "operator", what })
@@ -92,7 +89,7 @@ fn by_the_operator(fenced: &Fenced) -> Vec<Event> {
     events
 }
 
-fn by_the_api(stage: &Stage, fenced: &Fenced) -> Vec<Event> {
+fn by_the_api(stage: &Stage<'_>, fenced: &Fenced) -> Vec<Event> {
     let releases = stage.oracle().releases().into_iter().filter(|release| release.at > fenced.hung.at);
     releases
         .map(|release| {
@@ -107,9 +104,9 @@ fn by_the_api(stage: &Stage, fenced: &Fenced) -> Vec<Event> {
         .collect()
 }
 
-fn in_short(stage: &Stage, fenced: &Fenced) -> String {
+fn in_short(stage: &Stage<'_>, fenced: &Fenced) -> String {
     let after = |at: Timestamp| format!("{:.2} s", at.duration_since(fenced.created).as_secs_f64());
-    let history = stage.victim().map(|machine| machine.history()).unwrap_or_default();
+    let history = stage.victim().history();
     let off = history.iter().find(|change| change.at > fenced.hung.at && !change.on).map(|change| change.at);
     let (old, new) = (stage.lives_of(&fenced.hung.pod), stage.lives_of(&fenced.replacement));
     let gap = old.last().zip(new.first()).map(|(old, new)| new.first.duration_since(old.last).as_secs_f64());

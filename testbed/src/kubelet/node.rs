@@ -147,6 +147,8 @@ impl Reporter {
                     "kubernetes.io/os": "linux",
                     "kubernetes.io/arch": "amd64",
                     RACK_LABEL: self.kubelet.rack,
+                    // Kubernetes evicts by zone: other racks' dead nodes are not to slow down, or stop, this one's.
+                    "topology.kubernetes.io/zone": self.kubelet.rack,
                 },
                 // Without it the attach-detach controller leaves the node's volumes alone.
                 "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
