@@ -111,7 +111,6 @@ impl Actor<'_> {
             uid: node.as_ref().and_then(ResourceExt::uid),
             system_uuid: info.map(|info| info.system_uuid.clone()),
             boot_id_before: info.map(|info| info.boot_id.clone()),
-            boot_id_after: None,
             name: name.clone(),
         };
         let now = self.clock.timestamp();

@@ -27,6 +27,7 @@ use crate::decide::{Claim, decide};
 use crate::events::{Events, Kind};
 use crate::lease::{Elector, LEASE, Standing, Times};
 use crate::observe::{self, Memories, Observer, Seen};
+use crate::status::LEADING;
 
 /// First pause after an error; doubled with each one in a row.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
@@ -224,6 +225,5 @@ async fn refuse_each(client: &Client, clock: &Clock, events: &Events, message: &
     Ok(())
 }
 
-/// Condition that says why this operator leaves a remediation alone.
-const LEADING: &str = "Leading";
+/// The reason of that condition and of its event.
 const FOREIGN: &str = "ForeignOperator";

@@ -147,6 +147,7 @@ pub struct Standing<'a> {
 /// a release back.
 pub fn conditions(conditions: &mut Vec<Condition>, standing: Standing<'_>, now: Timestamp) {
     let Standing { phase, released, restored, code, message, generation } = standing;
+    conditions.retain(|condition| condition.type_ != LEADING); // whoever writes this leads
     let mut set = |type_: &str, status: &str, reason: &str, message: &str| {
         put(
             conditions,
@@ -256,6 +257,8 @@ const WHYS: [Why; 11] = [
     Why::TimedOut,
     Why::NodeGone,
 ];
+/// False on what this operator leaves alone, because another one leads.
+pub const LEADING: &str = "Leading";
 const AGAIN: &str = "Again";
 const PROCESSING: &str = "Processing";
 const ACTION: &str = "FenceAgentActionSucceeded";

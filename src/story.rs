@@ -282,7 +282,8 @@ fn order(scene: &Scene) -> Option<&crate::api::Order> {
 }
 
 fn at(scene: &Scene) -> String {
-    order(scene).map(|o| format!(" at {}{}", o.address, o.plug.as_deref().unwrap_or_default())).unwrap_or_default()
+    let plug = |order: &crate::api::Order| order.plug.as_ref().map(|plug| format!(" ({plug})")).unwrap_or_default();
+    order(scene).map(|order| format!(" at {}{}", order.address, plug(order))).unwrap_or_default()
 }
 
 fn count(n: usize, what: &str) -> String {

@@ -6,12 +6,14 @@
 #[path = "controller/stage.rs"]
 mod stage;
 
-#[path = "controller/cycle.rs"]
-mod cycle;
 #[path = "controller/bad_input.rs"]
 mod bad_input;
 #[path = "controller/crash.rs"]
 mod crash;
+#[path = "controller/cycle.rs"]
+mod cycle;
+#[path = "controller/lead.rs"]
+mod lead;
 #[path = "controller/truth.rs"]
 mod truth;
 #[path = "controller/workloads.rs"]

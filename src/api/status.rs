@@ -83,10 +83,6 @@ pub struct NodeIdentity {
     #[serde(default, rename = "bootIDBefore", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::string")]
     pub boot_id_before: Option<String>,
-    /// The boot that followed, once the kubelet has reported it.
-    #[serde(default, rename = "bootIDAfter", skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::string")]
-    pub boot_id_after: Option<String>,
 }
 
 /// What a resumed leader needs to go on and never to repeat blindly. Times are of the wall clock.

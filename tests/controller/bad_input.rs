@@ -17,7 +17,12 @@ fn spoiled(stage: &Stage) -> Vec<(&'static str, Value, &'static str, &'static st
         ("template", json!({"sharedparameters": {"--ip": "{{.Nodename}}"}}), "InvalidTemplate", "--ip"),
         ("action", json!({"sharedparameters": {"--action": "cycle"}}), "UnsupportedAction", "reboot"),
         ("node", json!({"nodeparameters": {"--systems-uri": {victim: null}}}), "MissingParameter", "--systems-uri"),
-        ("parameter", json!({"sharedparameters": {"--password-script": "/bin/sh"}}), "RefusedParameter", "password-script"),
+        (
+            "parameter",
+            json!({"sharedparameters": {"--password-script": "/bin/sh"}}),
+            "RefusedParameter",
+            "password-script",
+        ),
     ]
 }
 
@@ -64,7 +69,8 @@ fn a_bad_way_to_the_bmc_says_what_is_wrong() {
     play(async {
         let stage = Cluster::shared().await?.stage("bad-bmc").await?;
         stage.secret("wrong", &[("--username", stage.face.username()), ("--password", "not-the-p4ssword")]).await?;
-        let foreign = testbed::bmc::redfish::Face::start_with(stage.rack.machines(), Certificate::ForeignAuthority).await?;
+        let foreign =
+            testbed::bmc::redfish::Face::start_with(stage.rack.machines(), Certificate::ForeignAuthority).await?;
         let port = |port: u16| json!({"sharedparameters": {"--ipport": port.to_string()}});
         let closed = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let uris = json!({"--systems-uri": null, "--ip": {stage.victim().name(): "127.0.0.1"}});
@@ -72,7 +78,11 @@ fn a_bad_way_to_the_bmc_says_what_is_wrong() {
             (json!({"sharedSecretName": format!("{}-wrong", stage.name)}), "BMCAuthFailed", "Secret"),
             (port(foreign.port()), "BMCCertificateUntrusted", "caSecretName"),
             (port(closed), "BMCUnreachable", "127.0.0.1"),
-            (json!({"sharedparameters": {"--ip": null}, "nodeparameters": uris}), "BMCAmbiguousSystem", "--systems-uri"),
+            (
+                json!({"sharedparameters": {"--ip": null}, "nodeparameters": uris}),
+                "BMCAmbiguousSystem",
+                "--systems-uri",
+            ),
         ];
         for (changes, reason, words) in cases {
             let far = stage.remediate(changes).await?;

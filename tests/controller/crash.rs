@@ -26,8 +26,7 @@ enum Held {
     Done,
 }
 
-const ALL: [Held; 6] =
-    [Held::Accepted, Held::Isolating, Held::Proving, Held::Releasing, Held::Restoring, Held::Done];
+const ALL: [Held; 6] = [Held::Accepted, Held::Isolating, Held::Proving, Held::Releasing, Held::Restoring, Held::Done];
 
 impl Held {
     fn prepare(self, stage: &Stage) {

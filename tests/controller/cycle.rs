@@ -61,7 +61,10 @@ fn off_stays_off_without_a_barrier() {
         ensure!(condition(&done, "Succeeded").0 == "True");
         let node = stage.node(stage.victim()).await?;
         let executes = node.spec.unwrap_or_default().taints.unwrap_or_default();
-        ensure!(executes.iter().all(|taint| taint.key.starts_with("node.kubernetes.io/un") || taint.effect != "NoExecute"), "{executes:?}");
+        ensure!(
+            executes.iter().all(|taint| taint.key.starts_with("node.kubernetes.io/un") || taint.effect != "NoExecute"),
+            "{executes:?}"
+        );
         ensure!(!stage.victim().state().on, "action: off means off");
         far.delete().await?;
         far.gone(SOON).await?;

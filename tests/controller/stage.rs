@@ -186,7 +186,9 @@ impl Stage {
         wait::until("the node to be free of our taints and claims", within, || async {
             let node = self.node(machine).await?;
             let taints = taint_keys(&node);
-            let ours = taints.iter().any(|key| key.contains("medik8s.io") || key.contains("ringfence") || key.contains("out-of-service"));
+            let ours = taints
+                .iter()
+                .any(|key| key.contains("medik8s.io") || key.contains("ringfence") || key.contains("out-of-service"));
             let claimed = node.annotations().contains_key("ringfence.dev/claim");
             Ok((!ours && !claimed).then_some(()))
         })

@@ -25,7 +25,9 @@ fn a_full_node_is_released() {
         site.run(Workload::PolicyJob { seconds: None }, "policy").await?;
         site.run(Workload::FinalizerPod, "held").await?;
         site.run(Workload::MirrorPod, "mirror").await?;
-        for (name, count) in [("web", 1), ("tolerant", 1), ("daemon", 3), ("job", 1), ("policy", 1), ("held", 1), ("mirror", 1)] {
+        for (name, count) in
+            [("web", 1), ("tolerant", 1), ("daemon", 3), ("job", 1), ("policy", 1), ("held", 1), ("mirror", 1)]
+        {
             site.running(name, count, SOON).await?;
         }
         let spared = uids(&stage, &["daemon", "mirror"]).await?;
