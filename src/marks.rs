@@ -145,7 +145,8 @@ mod tests {
             ];
             for (done, step) in steps.iter().enumerate() {
                 assert_eq!((barred(&node), claimed_by(&node).is_some()), ((2..5).contains(&done), done > 0), "{done}");
-                apply(&mut node, step(&node));
+                let patch = step(&node);
+                apply(&mut node, patch);
                 let left = serde_json::to_value(taints(&node)).unwrap();
                 assert!(
                     admins.as_array().unwrap().iter().all(|t| left.as_array().unwrap().contains(t)),
@@ -161,10 +162,12 @@ mod tests {
     #[test]
     fn a_barrier_is_told_from_an_administrators() {
         let mut node = node(&json!([]));
-        apply(&mut node, bar(&node, true, now()));
+        let patch = bar(&node, true, now());
+        apply(&mut node, patch);
         assert!(barred(&node));
         assert_eq!(taints(&node)[0].key, OUT_OF_SERVICE_TAINT);
-        apply(&mut node, retract(&node));
+        let patch = retract(&node);
+        apply(&mut node, patch);
         assert!(taints(&node).is_empty() && !node.annotations().contains_key(BARRIER));
     }
 

@@ -89,7 +89,10 @@ impl Bench {
         let start = Instant::now();
         let sight = self.isolator.look(start + CALL).await;
         ensure!(start.elapsed() < CALL + SLACK, "a look took {:?}", start.elapsed());
-        ensure!(power == self.machine.history() && commands == self.face.commands(&self.machine), "a look changed something");
+        ensure!(
+            power == self.machine.history() && commands == self.face.commands(&self.machine),
+            "a look changed something"
+        );
         self.keeps_its_secret(&format!("{sight:?}"))?;
         Ok(sight)
     }

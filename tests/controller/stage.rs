@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use jiff::Timestamp;
+use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -200,8 +199,6 @@ impl Stage {
 pub struct Remediation {
     pub api: Api<FenceAgentsRemediation>,
     pub name: String,
-    pub uid: String,
-    pub created: Timestamp,
     client: Client,
 }
 
@@ -210,10 +207,8 @@ impl Remediation {
     pub async fn create(client: &Client, object: Value) -> Result<Self> {
         let api: Api<FenceAgentsRemediation> = Api::namespaced(client.clone(), NAMESPACE);
         let object = with_kind("fence-agents-remediation.medik8s.io/v1alpha1", "FenceAgentsRemediation", object);
-        let created = Timestamp::now();
         let far = api.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
-        let uid = far.uid().context("no UID")?;
-        Ok(Self { api, name: far.name_any(), uid, created, client: client.clone() })
+        Ok(Self { api, name: far.name_any(), client: client.clone() })
     }
 
     pub async fn get(&self) -> Result<FenceAgentsRemediation> {
