@@ -1,5 +1,5 @@
 # Each target needs nothing else first: what it misses it builds or installs, once, under ~/.cache/ringfence.
-.PHONY: demo test lint bench crds image setup-demo setup-test build-demo build-test
+.PHONY: demo test lint bench crds setup-demo setup-test build-demo build-test
 
 # Brings up a cluster and a rack, hangs a node, fences it, and prints what happened and the oracle's verdict.
 demo:
@@ -21,9 +21,6 @@ bench: setup-demo build-demo
 
 crds:
 	cargo run --quiet -- crds crds
-
-image:
-	docker build --tag ringfence --file deploy/Dockerfile .
 
 setup-demo:
 	@testbed/setup.sh demo
