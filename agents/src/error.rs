@@ -197,7 +197,8 @@ fn pause(retry_after: Option<Duration>) -> String {
 
 /// Makes a peer's words fit for a log line: no control characters, no runs of blanks, at most `cap` characters.
 pub(crate) fn clean(words: &str, cap: usize) -> String {
-    let words = words.replace(|c: char| c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c), " ");
+    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let words = words.replace(|c: char| c.is_control() || turns(c), " ");
     let mut cleaned = String::new();
     for word in words.split_whitespace() {
         if !cleaned.is_empty() {
@@ -219,6 +220,7 @@ mod tests {
     fn a_peers_words_are_cleaned_and_capped() {
         assert_eq!(clean("no\r\nsuch\u{1b}[31m  thing\t", 40), "no such [31m thing");
         assert_eq!(clean("äöü-and-more", 3), "äöü…");
+        assert_eq!(clean("a\u{2066}b\u{202e}c\u{200f}d\u{2028}e", 40), "a b c d e");
         assert_eq!(clean("", 3), "");
     }
 

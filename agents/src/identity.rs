@@ -5,9 +5,12 @@ use std::fmt;
 use uuid::Uuid;
 
 /// UUIDs that whole product lines ship with, so that they say nothing about which machine it is.
-/// The first is the default of AMI's firmware; the others are fillers of test firmware.
-const PLACEHOLDERS: [Uuid; 3] = [
+/// The first is the default of AMI's firmware, the next two are met on boards that nobody programmed (inventory tools
+/// such as osquery and GLPI list them); the others are fillers of test firmware.
+const PLACEHOLDERS: [Uuid; 5] = [
     Uuid::from_u128(0x03000200_0400_0500_0006_000700080009),
+    Uuid::from_u128(0x10000000_0000_8000_0040_000000000000),
+    Uuid::from_u128(0x12345678_1234_5678_90ab_cddeefaabbcc),
     Uuid::from_u128(0x00010203_0405_0607_0809_0a0b0c0d0e0f),
     Uuid::from_u128(0xdeadbeef_dead_beef_dead_beefdeadbeef),
 ];
@@ -83,6 +86,10 @@ mod tests {
             "03000200-0400-0500-0006-000700080009",
             "00020003-0004-0005-0006-000700080009",
             "09000800-0700-0600-0005-000400020003",
+            "10000000-0000-8000-0040-000000000000",
+            "12345678-1234-5678-90AB-CDDEEFAABBCC",
+            "78563412-3412-7856-90ab-cddeefaabbcc",
+            "03020100-0504-0706-0809-0a0b0c0d0e0f",
         ] {
             assert_eq!(SystemUuid::parse(text), None, "{text}");
         }

@@ -1,12 +1,14 @@
 //! The native Redfish client against the testbed's face, over real sockets: for every fault the right reading or the
 //! right error, deadlines kept, and nothing sent that must not be.
 
+use std::future::Future as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use agents::redfish::{Config, Redfish};
 use agents::{Command, Error, PowerState, PowerSwitch, Status, SystemUuid, Tls};
 use secrecy::ExposeSecret;
+use serde_json::json;
 use testbed::bmc::redfish::{Certificate, Face, Fault, OldTls, What};
 use testbed::machine::Machine;
 use tokio::net::TcpListener;
@@ -471,4 +473,167 @@ async fn the_password_is_nowhere_to_be_read() {
         }
     }
     assert!(!seen.contains(&password));
+}
+
+/// Answers the requests of one kind with just this.
+fn answers(what: What, status: u16, location: Option<&str>, body: impl ToString) -> Fault {
+    Fault::Answers { what, status, location: location.map(str::to_owned), body: body.to_string() }
+}
+
+/// A system of this name that is off.
+fn off(name: &str) -> serde_json::Value {
+    json!({
+        "@odata.id": format!("/redfish/v1/Systems/{name}"),
+        "@odata.type": "#ComputerSystem.v1_20_0.ComputerSystem",
+        "PowerState": "Off",
+        "Actions": {"#ComputerSystem.Reset": {
+            "target": format!("/redfish/v1/Systems/{name}/Actions/ComputerSystem.Reset")
+        }},
+    })
+}
+
+fn changed(mut system: serde_json::Value, pointer: &str, value: serde_json::Value) -> serde_json::Value {
+    *system.pointer_mut(pointer).expect("it is there") = value;
+    system
+}
+
+#[tokio::test]
+async fn what_is_not_the_system_is_no_reading_of_it() {
+    let own = off("node-1");
+    let with_error =
+        json!({"PowerState": "Off", "error": {"@Message.ExtendedInfo": [{"MessageId": "A.1.InternalError"}]}});
+    let cases = [
+        (200, own.to_string(), true),
+        (200, changed(own.clone(), "/@odata.id", json!("/redfish/v1/systems/node-1/")).to_string(), true),
+        (200, r#"{"PowerState":"Off"}"#.to_owned(), true),
+        (200, off("node-2").to_string(), false),
+        (200, changed(own.clone(), "/@odata.type", json!("#Chassis.v1_22_0.Chassis")).to_string(), false),
+        (200, with_error.to_string(), false),
+        (200, r#"[null,"Off",null]"#.to_owned(), false),
+        (200, r#"{"PowerState":"On","PowerState":"Off"}"#.to_owned(), false),
+        (200, format!("{own}{own}"), false),
+        (202, own.to_string(), false),
+        (206, own.to_string(), false),
+    ];
+    let bench = Bench::new([]).await;
+    for (status, body, is_reading) in cases {
+        bench.face.set_fault(&bench.machine, Some(answers(What::System, status, None, &body)));
+        match bench.status().await {
+            Ok(found) => assert!(is_reading && found.power == PowerState::Off, "{status} {body}"),
+            Err(error) => assert!(!is_reading && error.label() == "BMCProtocolError", "{status} {body}: {error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_command_goes_to_the_chosen_system_only() {
+    let machines: Vec<_> = ["a", "b"].map(Machine::new).to_vec();
+    let face = Face::start(&machines).await.unwrap();
+    let client = Redfish::new(face.client_config(&machines[0])).unwrap();
+    let reset = "/Actions/#ComputerSystem.Reset/target";
+    let of_b = "/redfish/v1/Systems/b/Actions/ComputerSystem.Reset";
+    let redirected = |status| answers(What::Reset(Command::Off), status, Some(of_b), "");
+    let own = "/redfish/v1/Systems/a/Actions/ComputerSystem.Reset";
+    let faults = [
+        answers(What::System, 200, None, changed(off("a"), reset, json!(of_b))),
+        answers(What::System, 200, None, changed(off("a"), reset, json!("/redfish/v1/Systems/a/../b/Actions/X"))),
+        answers(What::System, 200, None, changed(off("a"), reset, json!(""))),
+        answers(What::System, 200, None, changed(off("a"), reset, json!(null))),
+        redirected(302),
+        redirected(307),
+        redirected(308),
+        // The very same place: it would be sent twice.
+        answers(What::Reset(Command::Off), 307, Some(own), ""),
+    ];
+    for fault in faults {
+        face.set_fault(&machines[0], Some(fault.clone()));
+        let before = face.commands(&machines[0]).len();
+        let error = client.command(Command::Off, None, Instant::now() + SOON).await.unwrap_err();
+        assert!(["BMCProtocolError", "BMCResetNotOffered"].contains(&error.label()), "{fault:?}: {error}");
+        assert!(face.commands(&machines[1]).is_empty(), "{fault:?}");
+        assert!(face.commands(&machines[0]).len() <= before + 1, "{fault:?}");
+    }
+    assert!(machines.iter().all(|machine| machine.state().on));
+}
+
+#[tokio::test]
+async fn the_only_system_of_a_part_of_a_list_is_not_the_only_one() {
+    let member = json!({"@odata.id": "/redfish/v1/Systems/node-1"});
+    let bench = Bench::new([]).await;
+    let config = Config { systems_uri: None, ..bench.face.client_config(&bench.machine) };
+    let client = Redfish::new(config).unwrap();
+    for list in [
+        json!({"Members": [member], "Members@odata.count": 2}),
+        json!({"Members": [member], "Members@odata.nextLink": "/redfish/v1/Systems?$skip=1"}),
+        json!({"Members": [member, member]}),
+    ] {
+        bench.face.set_fault(&bench.machine, Some(answers(What::Systems, 200, None, &list)));
+        let error = client.command(Command::Off, None, Instant::now() + SOON).await.unwrap_err();
+        assert_eq!(error.label(), "BMCAmbiguousSystem", "{list}");
+    }
+    assert!(bench.commands().is_empty());
+}
+
+#[tokio::test]
+async fn a_success_that_reports_an_error_is_a_refusal() {
+    let bench = Bench::new([]).await;
+    let report =
+        |id: &str| json!({"error": {"code": "A.1.See", "@Message.ExtendedInfo": [{"MessageId": id, "Message": "x"}]}});
+    let reset = What::Reset(Command::Off);
+    bench.face.set_fault(&bench.machine, Some(answers(reset, 200, None, report("A.1.InvalidOperation"))));
+    let error = bench.command(Command::Off).await.unwrap_err();
+    assert!(matches!(error, Error::Refused { status: 200, .. }), "{error}");
+    bench.face.set_fault(&bench.machine, Some(answers(reset, 200, None, report("Base.0.10.Success"))));
+    bench.command(Command::Off).await.unwrap();
+}
+
+/// An OpenBMC that starts up says Off for no reason, and may not yet know its manager.
+#[tokio::test]
+async fn an_off_of_an_unknown_product_must_not_be_contradicted_either() {
+    for status in [403, 404] {
+        let bench = Bench::new([Fault::OpenBmc, Fault::HearsayOff, answers(What::Manager, status, None, "")]).await;
+        assert_eq!(bench.power().await, PowerState::Other("Off, but its chassis says On".into()));
+        bench.machine.set_power(false, "test");
+        assert_eq!(bench.power().await, PowerState::Off);
+    }
+    let bench =
+        Bench::new([Fault::HearsayOff, answers(What::Manager, 404, None, ""), answers(What::Chassis, 404, None, "")])
+            .await;
+    assert_eq!(bench.status().await.unwrap_err().label(), "BMCRefused");
+}
+
+/// A process that is stopped, and goes on after the deadline: nothing is sent any more, wherever it was.
+#[test]
+fn a_process_that_was_stopped_sends_nothing_after_its_deadline() {
+    const STOP: Duration = Duration::from_millis(50);
+    let bmc = tokio::runtime::Runtime::new().unwrap();
+    let bench = bmc.block_on(Bench::new([]));
+    let client = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // Two calls of some five steps each; before every step the process is stopped for a while.
+    for steps in 0..12 {
+        let sent = bench.commands().len();
+        let expired = client.block_on(async {
+            let by = Instant::now() + STOP * steps + STOP / 2;
+            let mut call = std::pin::pin!(bench.client.command(Command::Off, None, by));
+            let mut late = None;
+            let done = std::future::poll_fn(|cx| {
+                std::thread::sleep(STOP);
+                // What was sent before this step was sent in time.
+                if late.is_none() && Instant::now() >= by {
+                    // Time for it to arrive.
+                    std::thread::sleep(STOP * 6);
+                    late = Some(bench.commands().len());
+                }
+                call.as_mut().poll(cx)
+            })
+            .await;
+            late.map(|sent| (sent, done))
+        });
+        bmc.block_on(bench.face.wait_idle(SOON)).unwrap();
+        if let Some((in_time, done)) = expired {
+            assert_eq!(bench.commands().len(), in_time, "{steps}: {done:?}");
+        }
+        assert!(bench.commands().len() <= sent + 1);
+    }
+    bmc.shutdown_background();
 }

@@ -4,8 +4,10 @@
 //! other. (A pooling client keeps connections alive in tasks, and iLO resets connections that are used again.)
 
 use std::error::Error as StdError;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -18,13 +20,13 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use secrecy::ExposeSecret as _;
-use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
-use super::{schema, tls};
+use super::schema::{self, Resource};
+use super::tls;
 use crate::error::clean;
 use crate::{Credentials, Error, Tls};
 
@@ -42,6 +44,9 @@ const MAX_GET_REDIRECTS: usize = 2;
 /// turns the POST into a GET then loses the command.)
 const MAX_POST_REDIRECTS: usize = 1;
 
+/// The longest link followed, in bytes. URIs of systems are some 50 long; an order, a status and an error quote them.
+const MAX_LINK: usize = 256;
+
 /// The way to one BMC.
 pub(super) struct Channel {
     origin: Url,
@@ -50,6 +55,12 @@ pub(super) struct Channel {
     name: ServerName<'static>,
     tls: TlsConnector,
     authorization: HeaderValue,
+}
+
+/// A resource, and where it was in the end.
+pub(super) struct Found<T> {
+    pub(super) url: Url,
+    pub(super) resource: T,
 }
 
 /// A whole answer.
@@ -92,33 +103,48 @@ impl Channel {
 
     /// Resolves a link that the BMC gave us.
     ///
-    /// Errors: [`Error::ForeignLink`] if it leads to another host, port or scheme.
+    /// Errors: [`Error::ForeignLink`] if it leads to another host, port, scheme or account; [`Error::Protocol`] if it is
+    /// too long.
     pub(super) fn resolve(&self, from: &Url, link: &str, doing: &'static str) -> Result<Url, Error> {
+        if link.len() > MAX_LINK {
+            return Err(Error::Protocol { doing, reason: format!("a link of more than {MAX_LINK} bytes") });
+        }
         match from.join(link) {
-            Ok(url) if url.origin() == self.origin.origin() => Ok(url),
-            Ok(_) | Err(_) => Err(Error::ForeignLink { doing, link: clean(link, 200) }),
+            Ok(url)
+                if url.origin() != self.origin.origin() || !url.username().is_empty() || url.password().is_some() =>
+            {
+                Err(Error::ForeignLink { doing, link: clean(&without_account(url), 200) })
+            }
+            Ok(url) => Ok(url),
+            Err(_) => Err(Error::ForeignLink { doing, link: "no URL at all".into() }),
         }
     }
 
-    /// Reads a resource.
-    pub(super) async fn get<T: DeserializeOwned>(
+    /// Reads a resource: a 200 with a whole resource of that kind.
+    pub(super) async fn get<T: Resource>(
         &self,
         url: &Url,
         doing: &'static str,
         by: Instant,
-    ) -> Result<T, Error> {
-        let body = timeout_at(by, self.follow(Method::GET, url, &Bytes::new(), MAX_GET_REDIRECTS, doing))
-            .await
-            .map_err(|_| Error::Deadline { doing })??;
-        serde_json::from_slice(&body).map_err(|error| Error::Protocol { doing, reason: clean(&error.to_string(), 200) })
+    ) -> Result<Found<T>, Error> {
+        let got = in_time(by, self.follow(Method::GET, url, &Bytes::new(), MAX_GET_REDIRECTS, doing)).await;
+        let (url, answer) = got.ok_or(Error::Deadline { doing })??;
+        answer.judge(doing)?;
+        let nonsense = |reason: String| Error::Protocol { doing, reason: clean(&reason, 200) };
+        // A 202 answers with a task, a 206 with a part of something.
+        if answer.status != StatusCode::OK {
+            return Err(nonsense(format!("HTTP {} instead of the resource", answer.status)));
+        }
+        let resource = schema::read(&answer.body).map_err(nonsense)?;
+        Ok(Found { url, resource })
     }
 
-    /// Sends a JSON document; `Ok` only if the answer was a 2xx.
+    /// Sends a JSON document; `Ok` only if the answer was a 2xx that reports no error.
     pub(super) async fn post(&self, url: &Url, document: Bytes, doing: &'static str, by: Instant) -> Result<(), Error> {
-        timeout_at(by, self.follow(Method::POST, url, &document, MAX_POST_REDIRECTS, doing))
-            .await
-            .map_err(|_| Error::Deadline { doing })?
-            .map(drop)
+        let sent = in_time(by, self.follow(Method::POST, url, &document, MAX_POST_REDIRECTS, doing)).await;
+        let (_, answer) = sent.ok_or(Error::Deadline { doing })??;
+        answer.judge(doing)?;
+        if schema::is_refusal(&answer.body) { Err(answer.refused(doing)) } else { Ok(()) }
     }
 
     async fn follow(
@@ -128,18 +154,23 @@ impl Channel {
         document: &Bytes,
         redirects: usize,
         doing: &'static str,
-    ) -> Result<Bytes, Error> {
+    ) -> Result<(Url, Answer), Error> {
         let mut url = url.clone();
         for _ in 0..=redirects {
             let answer = self.exchange(method.clone(), &url, document.clone(), doing).await?;
             if !answer.asks_to_repeat(&method) {
-                return answer.judge(doing);
+                return Ok((url, answer));
             }
             let location = answer.headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
             let Some(location) = location else {
                 return Err(Error::Protocol { doing, reason: format!("HTTP {} without a location", answer.status) });
             };
-            url = self.resolve(&url, location, doing)?;
+            let next = self.resolve(&url, location, doing)?;
+            // The same place with a slash more or less. Anywhere else may be another machine; the very same, sent twice.
+            if method == Method::POST && (next == url || !same_path(&next, &url)) {
+                return Err(Error::Protocol { doing, reason: format!("a redirect to {}", clean(next.path(), 100)) });
+            }
+            url = next;
         }
         Err(Error::Protocol { doing, reason: "too many redirects".into() })
     }
@@ -164,10 +195,13 @@ impl Channel {
             answer = &mut answer => answer,
             _ = &mut connection => answer.await,
         };
-        // The exchange is over: an orderly end. (On every other way out the socket is reset, see `connect`.)
-        let stream = connection.into_parts().io.into_inner();
-        #[expect(deprecated, reason = "lingering blocks; this ends it")]
-        let _ = stream.get_ref().0.set_linger(None);
+        // The exchange is over: an orderly end. On every other way out the socket is reset (see `connect`), also after an
+        // error: the kernel may still hold the request then, and would go on sending it for minutes.
+        if answer.is_ok() {
+            let stream = connection.into_parts().io.into_inner();
+            #[expect(deprecated, reason = "lingering blocks; this ends it")]
+            let _ = stream.get_ref().0.set_linger(None);
+        }
         answer
     }
 
@@ -229,20 +263,24 @@ impl Answer {
         }
     }
 
-    /// Takes the body of a 2xx, and the meaning of anything else.
-    fn judge(self, doing: &'static str) -> Result<Bytes, Error> {
+    /// Tells what anything but a 2xx means.
+    fn judge(&self, doing: &'static str) -> Result<(), Error> {
         let status = self.status.as_u16();
         match status {
-            200..=299 => Ok(self.body),
+            200..=299 => Ok(()),
             401 | 403 => Err(Error::Auth { doing, status }),
             429 | 503 => Err(Error::Busy { doing, retry_after: self.retry_after() }),
-            400..=499 => {
-                let (code, message) = schema::error_words(&self.body);
-                Err(Error::Refused { doing, status, code: clean(&code, 100), message: clean(&message, 300) })
-            }
+            400..=499 => Err(self.refused(doing)),
             500..=599 => Err(Error::Server { doing, status }),
             _ => Err(Error::Protocol { doing, reason: format!("HTTP {status}") }),
         }
+    }
+
+    /// A refusal, in the vendor's words.
+    fn refused(&self, doing: &'static str) -> Error {
+        let (code, message) = schema::error_words(&self.body);
+        let status = self.status.as_u16();
+        Error::Refused { doing, status, code: clean(&code, 100), message: clean(&message, 300) }
     }
 
     /// Retry-After in seconds. As a date it would have to be read by the BMC's clock; those are often wrong.
@@ -250,6 +288,27 @@ impl Answer {
         let seconds = self.headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
         Some(Duration::from_secs(seconds))
     }
+}
+
+/// Runs a call until the deadline, and not one step further. tokio's own time-out takes that step: it polls the call
+/// before it looks at the clock, so a process that was stopped in between would still send its command.
+async fn in_time<T>(by: Instant, call: impl Future<Output = T>) -> Option<T> {
+    let mut call = pin!(call);
+    let checked = poll_fn(|cx| if Instant::now() >= by { Poll::Ready(None) } else { call.as_mut().poll(cx).map(Some) });
+    timeout_at(by, checked).await.ok().flatten()
+}
+
+/// Tells whether two URLs of one origin have the same path; a slash at the end and the case make no difference.
+pub(super) fn same_path(one: &Url, other: &Url) -> bool {
+    let path = |url: &Url| url.path().trim_end_matches('/').to_ascii_lowercase();
+    path(one) == path(other)
+}
+
+fn without_account(mut url: Url) -> String {
+    // An error means that the URL can have no account.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.to_string()
 }
 
 fn basic(credentials: &Credentials) -> Result<HeaderValue, Error> {
@@ -290,7 +349,7 @@ fn causes(error: &dyn StdError) -> String {
 mod tests {
     use super::*;
 
-    fn judge(status: u16, headers: &[(&'static str, &'static str)], body: &'static str) -> Result<Bytes, Error> {
+    fn judge(status: u16, headers: &[(&'static str, &'static str)], body: &'static str) -> Result<(), Error> {
         let headers = headers
             .iter()
             .map(|(name, value)| (header::HeaderName::from_static(name), HeaderValue::from_static(value)));
@@ -314,7 +373,7 @@ mod tests {
             assert_eq!(judge(status, &[], "").expect_err("not a 2xx").label(), label, "{status}");
         }
         for status in [200, 202, 204] {
-            assert_eq!(judge(status, &[], "{}"), Ok(Bytes::from_static(b"{}")));
+            assert_eq!(judge(status, &[], "{}"), Ok(()));
         }
     }
 
@@ -333,6 +392,14 @@ mod tests {
         let body = r#"{"error":{"code":"A.1","message":"is\u0007\noff"}}"#;
         let error = judge(400, &[], body).expect_err("refused");
         assert_eq!(error.to_string(), "the BMC refused while testing (HTTP 400): A.1: is off");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_begun_at_the_deadline() {
+        let mut begun = false;
+        assert_eq!(in_time(Instant::now(), async { begun = true }).await, None);
+        assert!(!begun);
+        assert_eq!(in_time(Instant::now() + Duration::from_secs(60), async { 7 }).await, Some(7));
     }
 
     #[test]

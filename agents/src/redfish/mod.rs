@@ -14,15 +14,18 @@ use std::sync::OnceLock;
 
 use serde_json::json;
 use tokio::time::Instant;
-use url::Url;
+use url::{Host, Url};
 
-use self::http::Channel;
+use self::http::{Channel, Found, same_path};
 use self::products::Product;
 use crate::error::clean;
 use crate::{Command, Credentials, Error, PowerState, PowerSwitch, Status, SystemUuid, Tls};
 
 /// Chassis read for one system, at most. Real systems list one or two.
 const MAX_CHASSIS: usize = 8;
+
+/// Managers read for one system, at most. Real systems have one, GPU servers two.
+const MAX_MANAGERS: usize = 4;
 
 /// How to reach one system.
 #[derive(Clone, Debug)]
@@ -63,17 +66,31 @@ pub fn base_url(address: &str, port: Option<u16>, uri: &str) -> Result<Url, Erro
         (Some(port), _) | (None, Some(port)) => port,
         (None, None) => 443,
     };
+    if port == 0 {
+        return Err(bad("there is no port 0"));
+    }
     if host.is_empty() || host.contains(['/', '@', '?', '#', '\\', '%']) || host.contains(char::is_whitespace) {
         return Err(bad("neither a host name nor an IP address"));
     }
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    Url::parse(&format!("https://{host}:{port}{uri}")).map_err(|error| bad(&error.to_string()))
+    let url_host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let url = Url::parse(&format!("https://{url_host}:{port}{uri}")).map_err(|error| bad(&error.to_string()))?;
+    match url.host() {
+        // 010.0.0.7 is 8.0.0.7 to a URL, and 10.7 is 10.0.0.7: hardly what was meant.
+        Some(Host::Ipv4(ip)) if ip.to_string() != host => Err(bad("not an IP address in its usual form")),
+        Some(_) | None => Ok(url),
+    }
 }
 
-/// Splits `host:port`, `[v6]:port`, `[v6]`, `v6` and `host`; the brackets are dropped.
+/// Splits `host:port`, `[v6]:port`, `[v6]`, `v6` and `host`; the brackets are dropped where they are well placed.
 fn split_port(address: &str) -> (&str, Option<&str>) {
-    if let Some((host, rest)) = address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        return (host, rest.strip_prefix(':'));
+    if let Some((host, rest)) = address.strip_prefix('[').and_then(|rest| rest.split_once(']'))
+        && host.contains(':')
+    {
+        match (rest, rest.strip_prefix(':')) {
+            ("", _) => return (host, None),
+            (_, Some(port)) => return (host, Some(port)),
+            (_, None) => {}
+        }
     }
     match address.split_once(':') {
         Some((host, port)) if !port.contains(':') => (host, Some(port)),
@@ -101,23 +118,35 @@ impl Redfish {
             Some(url) => url.clone(),
             None => self.only_system(by).await?,
         };
-        match self.channel.get(&url, DOING, by).await {
-            Ok(system) => Ok((url, system)),
+        match self.channel.get::<schema::System>(&url, DOING, by).await {
+            Ok(Found { url, resource }) => {
+                self.is_about(&url, resource.id.as_deref(), DOING)?;
+                Ok((url, resource))
+            }
             Err(Error::Refused { status: 404, .. }) => Err(Error::NoSystem { at: url.to_string() }),
             Err(error) => Err(error),
         }
     }
 
+    /// Makes sure that a resource is the one that was asked for, if it says which it is.
+    fn is_about(&self, url: &Url, id: Option<&str>, doing: &'static str) -> Result<(), Error> {
+        let Some(id) = id else { return Ok(()) };
+        if same_path(&self.channel.resolve(url, id, doing)?, url) {
+            return Ok(());
+        }
+        Err(Error::Protocol { doing, reason: format!("asked for {}, it answered with {}", url.path(), clean(id, 100)) })
+    }
+
     /// Finds the only system: never the first or the last of several, which may be another machine.
     async fn only_system(&self, by: Instant) -> Result<Url, Error> {
         const DOING: &str = "listing the systems";
-        let root: schema::ServiceRoot = self.channel.get(&self.base, "reading the service root", by).await?;
-        let link = root.systems.ok_or_else(|| Error::NoSystem { at: self.base.to_string() })?;
-        let list = self.channel.resolve(&self.base, &link.id, DOING)?;
-        let collection: schema::Collection = self.channel.get(&list, DOING, by).await?;
-        match collection.members.as_slice() {
-            [] => Err(Error::NoSystem { at: list.to_string() }),
-            [only] => self.channel.resolve(&list, &only.id, DOING),
+        let root = self.channel.get::<schema::ServiceRoot>(&self.base, "reading the service root", by).await?;
+        let link = root.resource.systems.ok_or_else(|| Error::NoSystem { at: self.base.to_string() })?;
+        let list = self.channel.resolve(&root.url, &link.id, DOING)?;
+        let list = self.channel.get::<schema::Collection>(&list, DOING, by).await?;
+        match list.resource.members.as_slice() {
+            [] => Err(Error::NoSystem { at: list.url.to_string() }),
+            [only] if !list.resource.is_partial() => self.channel.resolve(&list.url, &only.id, DOING),
             several => {
                 Err(Error::Ambiguous { found: several.iter().take(8).map(|link| clean(&link.id, 80)).collect() })
             }
@@ -128,17 +157,26 @@ impl Redfish {
     async fn confirm_off(&self, url: &Url, system: &schema::System, by: Instant) -> Result<PowerState, Error> {
         match self.product(url, system, by).await? {
             Product::Other => Ok(PowerState::Off),
-            Product::OpenBmc => self.chassis_off(url, system, by).await,
+            Product::Unread => self.chassis_off(url, system, true, by).await,
+            Product::OpenBmc => self.chassis_off(url, system, false, by).await,
         }
     }
 
-    async fn chassis_off(&self, url: &Url, system: &schema::System, by: Instant) -> Result<PowerState, Error> {
+    /// Asks the chassis for confirmation; where `silence` confirms, it is enough that none says otherwise.
+    async fn chassis_off(
+        &self,
+        url: &Url,
+        system: &schema::System,
+        silence: bool,
+        by: Instant,
+    ) -> Result<PowerState, Error> {
         const DOING: &str = "reading the chassis";
-        let mut off = false;
+        let mut off = silence;
         for link in system.links.chassis.iter().take(MAX_CHASSIS) {
             let chassis = self.channel.resolve(url, &link.id, DOING)?;
-            let chassis: schema::Chassis = self.channel.get(&chassis, DOING, by).await?;
-            match chassis.power.as_deref() {
+            let chassis = self.channel.get::<schema::Chassis>(&chassis, DOING, by).await?;
+            self.is_about(&chassis.url, chassis.resource.id.as_deref(), DOING)?;
+            match chassis.resource.power.as_deref() {
                 Some("Off") => off = true,
                 // Not every chassis has power of its own; one that says nothing contradicts nothing.
                 None => {}
@@ -154,20 +192,24 @@ impl Redfish {
         if let Some(product) = self.product.get() {
             return Ok(*product);
         }
-        let product = match system.links.managed_by.first() {
-            None => Product::Other,
-            Some(link) => {
-                let manager = self.channel.resolve(url, &link.id, DOING)?;
-                match self.channel.get::<schema::Manager>(&manager, DOING, by).await {
-                    Ok(manager) => products::recognise(&manager),
-                    // Not there, or not for this account: an Off must not hang on it for ever. Every product of the
-                    // table lets any account read its manager. Not remembered: a BMC that starts up may say 404.
-                    Err(Error::Auth { status: 403, .. } | Error::Refused { .. }) => return Ok(Product::Other),
-                    Err(error) => return Err(error),
-                }
+        let mut product = Product::Other;
+        for link in system.links.managed_by.iter().take(MAX_MANAGERS) {
+            let manager = self.channel.resolve(url, &link.id, DOING)?;
+            match self.channel.get::<schema::Manager>(&manager, DOING, by).await {
+                Ok(manager) => match products::recognise(&manager.resource) {
+                    Product::OpenBmc => return Ok(*self.product.get_or_init(|| Product::OpenBmc)),
+                    Product::Other | Product::Unread => {}
+                },
+                // Not there, or not for this account: an Off must not hang on it for ever.
+                Err(Error::Auth { status: 403, .. } | Error::Refused { .. }) => product = Product::Unread,
+                Err(error) => return Err(error),
             }
-        };
-        Ok(*self.product.get_or_init(|| product))
+        }
+        // What was not seen is not remembered: a BMC that starts up may say 404, or not yet name its manager.
+        if product == Product::Other && !system.links.managed_by.is_empty() {
+            return Ok(*self.product.get_or_init(|| product));
+        }
+        Ok(product)
     }
 
     /// Chooses the reset type: the first wanted one that is offered.
@@ -195,8 +237,9 @@ impl Redfish {
             return Ok(reset.allowable.clone());
         };
         let info = self.channel.resolve(url, link, DOING)?;
-        let info: schema::ActionInfo = self.channel.get(&info, DOING, by).await?;
+        let info = self.channel.get::<schema::ActionInfo>(&info, DOING, by).await?;
         Ok(info
+            .resource
             .parameters
             .into_iter()
             .find(|parameter| parameter.name == "ResetType")
@@ -241,13 +284,27 @@ impl PowerSwitch for Redfish {
             Command::On => "sending On",
         };
         let reset = system.actions.reset.ok_or_else(|| not_offered(command, &[]))?;
+        let target = reset.target.as_deref().ok_or_else(|| not_offered(command, &[]))?;
+        let target = self.channel.resolve(&url, target, doing)?;
+        if !is_part_of(&target, &url) {
+            let reason = format!("the Reset of {} is at {}", url.path(), target.path());
+            return Err(Error::Protocol { doing, reason: clean(&reason, 200) });
+        }
         let reset_type = self.reset_type(&url, &reset, command, by).await?;
-        let target = self.channel.resolve(&url, &reset.target, doing)?;
         let document = json!({ "ResetType": reset_type }).to_string();
         let sent = self.channel.post(&target, document.into(), doing, by).await;
         tracing::debug!(%target, reset_type, ?sent, "sent a reset");
         sent
     }
+}
+
+/// Tells whether an action belongs to this system: its path lies under the system's (DSP0266, "Actions"). One that lies
+/// elsewhere may switch another machine off.
+fn is_part_of(action: &Url, system: &Url) -> bool {
+    let (action, system) = (action.path().to_ascii_lowercase(), system.path().to_ascii_lowercase());
+    let below = action.strip_prefix(system.trim_end_matches('/')).and_then(|rest| rest.strip_prefix('/'));
+    // Dots are resolved by now; an encoded slash may hide some.
+    below.is_some_and(|rest| !rest.is_empty() && !rest.contains("%2f") && !rest.contains("%5c"))
 }
 
 /// The reset types that do what a command says, the best first (DSP2046, ComputerSystem.ResetType).
@@ -296,10 +353,61 @@ mod tests {
             ("b m c", None),
             ("bmc:1", Some(2)),
             ("[fd00::7", None),
+            ("[fd00::7]8443", None),
+            ("[fd00::7]x:8443", None),
+            ("[fd00::7]:", None),
+            ("[bmc]:1", None),
+            ("bmc:", None),
+            ("bmc:0", None),
+            ("010.0.0.7", None),
+            ("10.7", None),
+            ("0x0a000007", None),
         ] {
             assert!(base(address, port).starts_with("the BMC's address"), "{address:?}: {}", base(address, port));
         }
         assert!(base_url("bmc", None, "redfish/v1").is_err());
+    }
+
+    #[test]
+    fn an_action_lies_under_its_system() {
+        let url = |path: &str| Url::parse("https://bmc").and_then(|bmc| bmc.join(path)).expect("a URL");
+        let part = |action: &str, system: &str| is_part_of(&url(action), &url(system));
+        for system in ["/redfish/v1/Systems/1", "/redfish/v1/Systems/1/", "/redfish/v1/systems/1"] {
+            assert!(part("/redfish/v1/Systems/1/Actions/ComputerSystem.Reset", system), "{system}");
+            assert!(part("/redfish/v1/Systems/1/Actions/ComputerSystem.Reset/", system), "{system}");
+            for elsewhere in [
+                "/redfish/v1/Systems/2/Actions/ComputerSystem.Reset",
+                "/redfish/v1/Systems/10/Actions/ComputerSystem.Reset",
+                "/redfish/v1/Systems/1/../2/Actions/ComputerSystem.Reset",
+                "/redfish/v1/Systems/1/%2e%2e/2/Actions/ComputerSystem.Reset",
+                "/redfish/v1/Systems/1/..%2f2/Actions/ComputerSystem.Reset",
+                "/redfish/v1/Systems/1/..%5C2/Actions/ComputerSystem.Reset",
+                "/redfish/v1/Systems/1\\..\\2/Actions/ComputerSystem.Reset",
+                "/redfish/v1/Managers/1/Actions/Manager.Reset",
+                "/redfish/v1/Systems/1",
+                "/redfish/v1/Systems/1/",
+                "#",
+                "?x",
+                "/",
+            ] {
+                assert!(!part(elsewhere, system), "{elsewhere}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_link_has_no_account_and_an_end() {
+        let config = Config {
+            base: Url::parse("https://bmc/redfish/v1").expect("a URL"),
+            systems_uri: Some("https://admin:s3cr3t@bmc/redfish/v1/Systems/1".into()),
+            credentials: Credentials { username: "admin".into(), password: "s3cr3t".to_owned().into() },
+            tls: Tls::Insecure,
+        };
+        let error = Redfish::new(config.clone()).map(drop).expect_err("an account");
+        assert_eq!(error.label(), "BMCForeignLink");
+        assert!(!error.to_string().contains("s3cr3t"), "{error}");
+        let long = Config { systems_uri: Some(format!("/{}", "x".repeat(256))), ..config };
+        assert_eq!(Redfish::new(long).map(drop).expect_err("too long").label(), "BMCProtocolError");
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub(super) enum Product {
     /// (openbmc/openbmc#2224). The Chassis's PowerState is that of the supply
     /// (`xyz.openbmc_project.State.Chassis`, `CurrentPowerState`).
     OpenBmc,
+    /// Its Manager can't be read, so it may be any. An OpenBMC that starts up, just when it says Off for no reason, must
+    /// not pass for another product: no Chassis may contradict the System.
+    Unread,
     /// Not in the table: its System PowerState is taken at its word.
     Other,
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::request::What;
+
 /// One fault or quirk of a machine's BMC. Several can be had at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -74,4 +76,15 @@ pub enum Fault {
     Garbage,
     /// Answers a GET with two megabytes.
     Huge,
+    /// Answers requests of one kind with just this, and does nothing.
+    Answers {
+        /// Which requests.
+        what: What,
+        /// The HTTP status.
+        status: u16,
+        /// The Location header, if there is one.
+        location: Option<String>,
+        /// The body.
+        body: String,
+    },
 }

@@ -159,7 +159,14 @@ async fn interference(unit: &Arc<Unit>, what: What, path: &str) -> Result<Option
             Fault::RedirectElsewhere => redirect(307, &format!("https://192.0.2.1{path}")),
             Fault::Garbage if is_get => document(200, "<html>Please wait</html>".into()),
             Fault::Huge if is_get => document(200, vec![b' '; 2 << 20].into()),
-            Fault::Unauthorized | Fault::Redirect(_) | Fault::Garbage | Fault::Huge => continue,
+            Fault::Answers { what: which, status, location, body } if which == what => {
+                let mut answer = document(status, body.into());
+                if let Some(Ok(location)) = location.map(header::HeaderValue::try_from) {
+                    answer.headers_mut().insert(header::LOCATION, location);
+                }
+                answer
+            }
+            Fault::Unauthorized | Fault::Redirect(_) | Fault::Garbage | Fault::Huge | Fault::Answers { .. } => continue,
             // Those of the connection were met above, the others are the unit's and the tree's.
             Fault::Slow(_)
             | Fault::LieOff
