@@ -44,10 +44,10 @@ pub enum Error {
         /// The node.
         node: String,
     },
-    /// Nothing in the parameters differs between nodes: any node's remediation would hit the same machine.
+    /// Nothing that chooses the machine differs between nodes: any node's remediation would hit the same one.
     #[error(
         "invalid spec: mandatory parameters are missing: nothing in them tells node {node} from others; \
-         use nodeparameters, nodeSecretNames or {{{{.NodeName}}}}"
+         give --ip, --ipport or --systems-uri in nodeparameters, nodeSecretNames or by {{{{.NodeName}}}}"
     )]
     NothingForNode {
         /// The node.

@@ -12,6 +12,9 @@ use crate::api::FenceAgentsRemediationSpec;
 /// All parameters of one node, by canonical name.
 pub(super) type Parameters = BTreeMap<String, Value>;
 
+/// The parameters that choose a machine, by canonical name: a device's address, or one of the machines behind it.
+const CHOICE: [&str; 5] = ["ip", "ipport", "plug", "redfish-uri", "systems-uri"];
+
 /// The value of one parameter. Also what the spec holds in clear is treated as a secret: passwords are found there.
 #[derive(Clone, Debug)]
 pub(super) struct Value {
@@ -38,19 +41,21 @@ impl Value {
 ///
 /// # Errors
 /// When a template is bad, a name is given twice, a node parameter has no value for this node and no other source has
-/// one either, or nothing is particular to this node.
+/// one either, or nothing that chooses the machine is particular to this node. (An account or a time-out of its own is
+/// not enough: another node's remediation would hit the same machine.)
 pub(super) fn parameters(
     spec: &FenceAgentsRemediationSpec,
     secrets: &Secrets,
     node: &str,
 ) -> Result<Parameters, Error> {
-    let mut particular = !spec.node_parameters.is_empty() || secrets.node.is_some();
+    let mut particular = false;
+    let chooses = |name: &str| CHOICE.contains(&names::canonical(name).as_str());
 
     let mut shared = Layer::of_spec();
     for (name, text) in &spec.shared_parameters.0 {
         let text = template::render(text, node)
             .map_err(|source| Error::Template { at: format!("shared parameter {name}"), source })?;
-        particular |= matches!(text, Cow::Owned(_));
+        particular |= matches!(text, Cow::Owned(_)) && chooses(name);
         shared.insert(name, &text)?;
     }
 
@@ -58,7 +63,10 @@ pub(super) fn parameters(
     let mut missing = Vec::new();
     for (name, nodes) in &spec.node_parameters.0 {
         match nodes.get(node) {
-            Some(text) => own.insert(name, text)?,
+            Some(text) => {
+                particular |= chooses(name);
+                own.insert(name, text)?;
+            }
             None => missing.push(name),
         }
     }
@@ -72,11 +80,12 @@ pub(super) fn parameters(
                 at: format!("key {name} of secret '{}'", secret.name),
                 source: TemplateError::InSecret,
             })?;
-            particular |= matches!(text, Cow::Owned(_));
+            particular |= matches!(text, Cow::Owned(_)) && chooses(name);
             shared.insert(name, &text)?;
         }
     }
     let own = secrets.node.as_ref().map_or_else(|| Ok(Layer::of_secret()), Layer::raw)?;
+    particular |= own.all.keys().any(|name| chooses(name));
     for (name, value) in shared.overridden_by(own) {
         if all.contains_key(&name) {
             return Err(Error::Duplicate { parameter: value.written });

@@ -34,13 +34,13 @@ fn precedence_is_fars() {
         (
             "shared parameters and the shared Secret are templates, the others are not",
             Case {
-                shared: &[("--a", "s-{{.NodeName}}")],
+                shared: &[("--ip", "s-{{.NodeName}}")],
                 node: &[("--b", "{{.NodeName}}")],
                 shared_secret: &[("--c", "x-{{ .NodeName }}")],
                 node_secret: &[("--d", "{{nonsense")],
                 ..Case::default()
             },
-            &[("a", "s-w1"), ("b", "{{.NodeName}}"), ("c", "x-w1"), ("d", "{{nonsense")],
+            &[("b", "{{.NodeName}}"), ("c", "x-w1"), ("d", "{{nonsense"), ("ip", "s-w1")],
         ),
         (
             "a Secret of the node alone is enough (W21)",
@@ -54,8 +54,12 @@ fn precedence_is_fars() {
         ),
         (
             "a node parameter without a value for this node falls back to the shared one",
-            Case { shared: &[("--ipport", "443")], only_w2: &[("--ipport", "8443")], ..Case::default() },
-            &[("ipport", "443")],
+            Case {
+                shared: &[("--ip", "{{.NodeName}}"), ("--ipport", "443")],
+                only_w2: &[("--ipport", "8443")],
+                ..Case::default()
+            },
+            &[("ip", "w1"), ("ipport", "443")],
         ),
         (
             "a node parameter without a value for this node may be in its Secret",
@@ -115,6 +119,28 @@ fn what_makes_no_set_of_parameters_is_named() {
             Case { shared: &[("--ip", "a")], shared_secret: &[("--password", "b")], ..Case::default() },
             "MissingParameter",
             "invalid spec: mandatory parameters are missing: nothing in them tells node w1 from others",
+        ),
+        (
+            "one machine for all nodes but another (W5)",
+            Case {
+                shared: &[("--ip", "a"), ("systems-uri", "/1")],
+                only_w2: &[("systems_uri", "/2")],
+                ..Case::default()
+            },
+            "MissingParameter",
+            "nothing in them tells node w1 from others",
+        ),
+        (
+            "an account of its own is no machine of its own",
+            Case {
+                shared: &[("--ip", "a"), ("--username", "{{.NodeName}}")],
+                node: &[("--power-timeout", "9")],
+                shared_secret: &[("--x", "{{.NodeName}}")],
+                node_secret: &[("--password", "b")],
+                ..Case::default()
+            },
+            "MissingParameter",
+            "nothing in them tells node w1 from others",
         ),
         (
             "a bad template",
