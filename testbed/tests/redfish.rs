@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agents::redfish::{Config, Redfish};
-use agents::{Command, Error, PowerState, PowerSwitch, Status, SystemUuid, Tls};
+use agents::{Command, Credentials, Error, PowerState, PowerSwitch, Status, SystemUuid, Tls};
 use secrecy::ExposeSecret;
 use serde_json::json;
 use testbed::bmc::redfish::{Certificate, Face, Fault, OldTls, What};
+use testbed::bmc::sushy::Sushy;
 use testbed::machine::Machine;
+use testbed::wait;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use url::Url;
@@ -125,7 +127,7 @@ async fn a_system_that_is_not_there_is_no_system() {
     let empty = Face::start(&[]).await.unwrap();
     let config = Config { base: empty.base(), systems_uri: None, ..bench.face.client_config(&bench.machine) };
     let config = Config {
-        credentials: agents::Credentials { username: empty.username().into(), password: empty.password().clone() },
+        credentials: Credentials { username: empty.username().into(), password: empty.password().clone() },
         tls: Tls::Ca(empty.ca_pem().into()),
         ..config
     };
@@ -636,4 +638,31 @@ fn a_process_that_was_stopped_sends_nothing_after_its_deadline() {
         assert!(bench.commands().len() <= sent + 1);
     }
     bmc.shutdown_background();
+}
+
+/// Somebody else's service: by the system's own URI, by a name that it redirects, and as the only one.
+#[tokio::test]
+async fn the_real_sushy_emulator_is_read_and_commanded() {
+    let machines = [Machine::new("alpha")];
+    let sushy = Sushy::start(&machines).await.unwrap();
+    let base = format!("https://{}:{}/redfish/v1", sushy.address(), sushy.port());
+    for systems_uri in [Some(sushy.systems_uri(&machines[0])), Some("/redfish/v1/Systems/alpha".into()), None] {
+        let client = Redfish::new(Config {
+            base: Url::parse(&base).unwrap(),
+            systems_uri: systems_uri.clone(),
+            credentials: Credentials { username: sushy.username().into(), password: sushy.password().clone() },
+            tls: Tls::Ca(sushy.ca_pem().into()),
+        })
+        .unwrap();
+        let expected = uuid(machines[0].uuid());
+        for (command, power) in [(Command::Off, PowerState::Off), (Command::On, PowerState::On)] {
+            client.command(command, Some(&expected), Instant::now() + SOON).await.unwrap();
+            wait::until("the power changes", SOON, || async {
+                let status = client.status(Instant::now() + SOON).await?;
+                Ok((status.power == power && status.system_uuid == Some(expected)).then_some(()))
+            })
+            .await
+            .unwrap_or_else(|error| panic!("{systems_uri:?}: {error:#}"));
+        }
+    }
 }
