@@ -1,0 +1,208 @@
+//! Liveness: from every state, with nobody intervening and the BMC frozen in one behaviour, the remediation comes to
+//! rest in Done or Halted, and rightly so. "A way out exists" would not be enough.
+
+use std::collections::HashSet;
+
+use ringfence::decide::{Order, Phase, Power, Rest, Why};
+
+use crate::explore::{Fast, Key, key};
+use crate::state::{Act, Bmc, Deed, FRESH, Hand, IDLE, Pod, State};
+use crate::world::World;
+
+/// How the BMC behaves for the rest of time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Frozen {
+    /// It does what it is told, and says so.
+    Honest,
+    /// It does so a tick later.
+    Late,
+    /// It is silent.
+    Down,
+    /// 2xx, and nothing.
+    Nothing,
+    /// It reads well, and refuses every command.
+    Refuses,
+    /// It does what it is told, and its answers get lost.
+    Mute,
+    /// Someone switches the machine on again and again.
+    War,
+    /// 401 to everything.
+    Locked,
+}
+
+const FROZEN: [Frozen; 8] = [
+    Frozen::Honest,
+    Frozen::Late,
+    Frozen::Down,
+    Frozen::Nothing,
+    Frozen::Refuses,
+    Frozen::Mute,
+    Frozen::War,
+    Frozen::Locked,
+];
+
+/// Remembers what came to rest before, per behaviour and whether a finalizer holds the pod.
+pub struct Rests {
+    /// States checked, but for what the second replica is about to do.
+    seen: HashSet<Key, Fast>,
+    calm: Vec<(Frozen, bool, HashSet<Key, Fast>)>,
+}
+
+impl Default for Rests {
+    fn default() -> Self {
+        let each = |b| [false, true].map(|held| (b, held, HashSet::default()));
+        Rests { seen: HashSet::default(), calm: FROZEN.into_iter().flat_map(each).collect() }
+    }
+}
+
+impl Rests {
+    /// Runs the controller alone from this state on; answers what is wrong with where it ends, and the way there.
+    pub fn check(&mut self, state: &State, world: &World) -> Result<(), (&'static str, Vec<String>)> {
+        let mut alone = State { hands: [state.hands[0], IDLE], sends: 0, off_sent: false, ..*state };
+        if let Act::Looked(_) = alone.hands[0].act {
+            alone.hands[0] = IDLE;
+        }
+        if state.gone || !self.seen.insert(key(&alone)) {
+            return Ok(());
+        }
+        for (frozen, held, calm) in &mut self.calm {
+            let mut x = freeze(&alone, *frozen);
+            let mut way = vec![];
+            let wrong = loop {
+                let k = key(&x);
+                if x.gone || !calm.insert(k) {
+                    break way.iter().any(|(seen, _)| *seen == k).then_some("goes round in circles");
+                }
+                way.push((k, x));
+                match step(&x, *frozen, *held, world) {
+                    Alone::Goes(y) => x = y,
+                    Alone::Rests => break at_rest(&x, world),
+                    Alone::Ends => break None,
+                }
+            };
+            if let Some(wrong) = wrong {
+                let mut text = vec![format!("then, BMC {frozen:?}, pods held={held}:")];
+                text.extend(way.iter().map(|(_, s)| format!("  {:?} | {:?}", s.phase, s.hands[0].act)));
+                return Err((wrong, text));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn freeze(state: &State, frozen: Frozen) -> State {
+    let mut x = *state;
+    x.bmc = match (frozen, state.bmc) {
+        (Frozen::Down, _) => Bmc::Down,
+        (Frozen::Locked, _) => Bmc::Locked,
+        (_, Bmc::Hearsay) => Bmc::Hearsay,
+        (_, Bmc::Up | Bmc::Down | Bmc::Locked) => Bmc::Up,
+    };
+    x
+}
+
+#[expect(clippy::large_enum_variant, reason = "short-lived, and never stored")]
+enum Alone {
+    Goes(State),
+    Rests,
+    Ends,
+}
+
+/// One step of the controller alone.
+fn step(state: &State, frozen: Frozen, held: bool, world: &World) -> Alone {
+    let mut x = *state;
+    match state.hands[0].act {
+        Act::Idle | Act::Looked(_) => {
+            let view = state.view(world);
+            match state.ask(view, world) {
+                (Act::Idle, _) => {
+                    x.hands[0] = IDLE;
+                    x.tick(world);
+                    if frozen == Frozen::War {
+                        x.boot();
+                    }
+                    if x == *state {
+                        return Alone::Rests;
+                    }
+                }
+                (Act::Finish, _) => return Alone::Ends,
+                (act, case) => {
+                    x.hands[0] = FRESH;
+                    x.decided(0, act, &case, view, world);
+                }
+            }
+        }
+        Act::Send(power, answered, silent) => {
+            let answer = send(&mut x, power, state.hands[0], frozen, world);
+            x.sent(0, if answer { answered } else { silent });
+        }
+        Act::Do(Deed::Delete) if held => {
+            x.hands[0] = IDLE;
+            if x.old != Pod::Gone {
+                x.old = Pod::Terminating;
+            }
+        }
+        Act::Enter(_) | Act::Do(_) | Act::Finish => x.fire(0, world),
+    }
+    Alone::Goes(x)
+}
+
+/// Carries a command out, or not; tells whether success was heard.
+fn send(x: &mut State, power: Power, hand: Hand, frozen: Frozen, world: &World) -> bool {
+    if !x.obeys(hand.wrong, world) {
+        return false;
+    }
+    match frozen {
+        Frozen::Honest | Frozen::War | Frozen::Mute => x.command(power, hand.wrong, world),
+        Frozen::Late => x.accept(power),
+        Frozen::Down | Frozen::Nothing | Frozen::Refuses | Frozen::Locked => {}
+    }
+    match frozen {
+        Frozen::Honest | Frozen::War | Frozen::Late | Frozen::Nothing => true,
+        Frozen::Down | Frozen::Refuses | Frozen::Mute | Frozen::Locked => false,
+    }
+}
+
+/// What is wrong with resting here, where nothing will ever change by itself.
+fn at_rest(x: &State, world: &World) -> Option<&'static str> {
+    let view = x.view(world);
+    let (case_order, awaited) = (order(x), x.heir && x.cordoned);
+    match x.phase {
+        Phase::Accepted => Some("waits for ever in Accepted"),
+        Phase::Isolating { .. } => Some("waits for ever in Isolating"),
+        Phase::Proving { .. } => Some("waits for ever in Proving"),
+        Phase::Releasing { .. } => Some("waits for ever in Releasing"),
+        Phase::Restoring { .. } => Some("waits for ever in Restoring"),
+        Phase::Done { .. } | Phase::Halted { .. } if awaited => Some("keeps the node from its next remediation"),
+        Phase::Done { .. } | Phase::Halted { .. } if x.bmc == Bmc::Locked && !view.barrier && x.looks(world) => {
+            Some("asks a BMC that refuses again and again")
+        }
+        Phase::Done { .. } | Phase::Halted { rest: Rest { yielded: true, .. }, .. } => None,
+        Phase::Halted { why, off, rest: Rest { yielded: false, .. } } => match (why, off) {
+            (Why::TimedOut | Why::NodeGone | Why::NotRestored, _) => None,
+            (_, Some(_)) if case_order == Order::Changed => Some("rests on an order that was corrected"),
+            (Why::Unheard, _) if matches!(x.bmc, Bmc::Up | Bmc::Hearsay) && !x.unresolved => {
+                Some("rests Unheard, and the BMC speaks")
+            }
+            (Why::Quorum, _) if x.quorum && x.bmc != Bmc::Locked => Some("rests for a quorum that is there"),
+            (Why::Refused | Why::WrongMachine, _) if x.edited => Some("rests, and what it rests for was corrected"),
+            (Why::Unresolved, _) if !x.unresolved => Some("rests for an order that is there"),
+            (Why::Busy, _) if !x.other => Some("rests for a node that is free"),
+            (Why::NewOrder, _) => Some("rests, and nothing is in flight"),
+            (Why::NotProven, Some(off))
+                if !x.on && off.answered && x.bmc == Bmc::Up && !x.unresolved && world.uuid && !x.astray(world) =>
+            {
+                Some("rests NotProven before a proof")
+            }
+            (Why::NotProven | Why::Unheard | Why::Quorum | Why::Unresolved, _) => None,
+            (Why::Refused | Why::WrongMachine | Why::Busy, _) => None,
+        },
+    }
+}
+
+fn order(x: &State) -> Order {
+    match x.pinned_wrong {
+        Some(pinned) if !x.unresolved && pinned != x.spec_wrong => Order::Changed,
+        Some(_) | None => Order::Same,
+    }
+}

@@ -1,0 +1,151 @@
+//! What a replica sees, and what it decides from that: the real `decide`, or one bent by a mutant.
+
+use ringfence::decide::{
+    Case, Claim, Effect, Identity, Leave, Now, Order, Phase, Pods, Policy, Power, Reading, Step, Volumes, decide,
+};
+
+use crate::clock::{NOW, PATIENCE};
+use crate::state::{Act, Bmc, Deed, Pod, State, View, Volume};
+use crate::world::{Flaw, Slip, World};
+
+impl State {
+    /// What the isolator would say now.
+    pub fn reading(&self, world: &World) -> Reading {
+        let off = Reading::Isolated { first: if world.settle { self.off_since } else { NOW }, last: NOW };
+        let on = self.power(self.device_wrong(), world) && (self.astray(world) || !self.fading);
+        match self.bmc {
+            Bmc::Locked => Reading::Refused,
+            Bmc::Down => Reading::Unknown,
+            Bmc::Up | Bmc::Hearsay if self.unresolved => Reading::Unknown, // no credentials to ask with
+            Bmc::Hearsay if !self.astray(world) => off,
+            Bmc::Up | Bmc::Hearsay if on => Reading::Running,
+            Bmc::Up | Bmc::Hearsay => off,
+        }
+    }
+
+    /// Our barrier; that of another remediation is its own affair.
+    fn our_barrier(&self) -> bool {
+        self.barrier && (self.cordoned || !self.other)
+    }
+
+    /// Whether anybody looks in this phase.
+    pub fn looks(&self, world: &World) -> bool {
+        self.phase.looks(self.our_barrier(), self.edited) || world.flawed(Flaw::LooksAgain)
+    }
+
+    /// What `observe` would see now.
+    pub fn view(&self, world: &World) -> View {
+        let barrier = self.our_barrier();
+        let reading = if self.looks(world) { self.reading(world) } else { Reading::Unknown };
+        View {
+            reading,
+            identity: match reading {
+                Reading::Unknown | Reading::Refused => Identity::Unsaid,
+                Reading::Running | Reading::Isolated { .. } if !world.uuid => Identity::Unsaid,
+                Reading::Running | Reading::Isolated { .. } if self.astray(world) => Identity::Other,
+                Reading::Running | Reading::Isolated { .. } => Identity::Same,
+            },
+            claim: match (self.cordoned, self.other) {
+                (true, _) => Claim::Ours,
+                (false, true) => Claim::Others,
+                (false, false) => Claim::Free,
+            },
+            barrier,
+            sealed: self.sealed || matches!(self.leave, Leave::NodeGone { .. }),
+            pods: match self.old {
+                Pod::Bound | Pod::Failed => Pods::Untouched,
+                Pod::Terminating | Pod::Gone if world.flawed(Flaw::SetNotFixed) && self.stray => Pods::Untouched,
+                Pod::Terminating => Pods::Terminating,
+                Pod::Gone => Pods::Gone,
+            },
+            volumes: match self.volume {
+                Volume::InUse => Volumes::InUse,
+                Volume::Free => Volumes::Attached,
+                Volume::Detached => Volumes::Gone,
+            },
+            cr: None,
+        }
+    }
+
+    fn case(&self, view: View, world: &World) -> Case {
+        let (phase, leave) = view.cr.unwrap_or((self.phase, self.leave));
+        Case {
+            policy: Policy {
+                attempts: world.attempts.into(),
+                patience: PATIENCE,
+                gap: 1,
+                release_timeout: 2,
+                settle: world.settle.into(),
+                max_age: 0,
+                renewal: 1,
+                restore: world.restore,
+            },
+            phase,
+            leave,
+            order: match self.pinned_wrong {
+                Some(_) | None if self.unresolved => Order::Unresolved,
+                Some(pinned) if pinned != self.spec_wrong => Order::Changed,
+                Some(_) | None => Order::Same,
+            },
+            edited: self.edited,
+            reading: view.reading,
+            identity: view.identity,
+            other_on: false,
+            life: self.life,
+            quorum: self.quorum,
+            claim: view.claim,
+            heir: self.heir,
+            barrier: view.barrier,
+            sealed: view.sealed,
+            pods: view.pods,
+            volumes: view.volumes,
+        }
+    }
+
+    /// Decides.
+    pub fn ask(&self, view: View, world: &World) -> (Act, Case) {
+        let mut case = self.case(view, world);
+        if let Slip::Case(bend) = world.slip {
+            bend(&mut case);
+        }
+        let act = match decide(&case, Now { wall: NOW, mono: NOW }) {
+            Step::Enter(phase) => Act::Enter(phase),
+            Step::Do(effect) => Act::Do(match effect {
+                Effect::Claim => Deed::Claim,
+                Effect::Bar(_) => Deed::Bar,
+                Effect::Delete(_) => Deed::Delete,
+                Effect::Detach(_) => Deed::Detach,
+                Effect::Retract => Deed::Retract,
+                Effect::Seal => Deed::Seal,
+                Effect::HandOver => Deed::HandOver,
+                Effect::Unclaim => Deed::Unclaim,
+            }),
+            Step::Send { power, answered, silent } => Act::Send(power, answered, silent),
+            Step::Wait(_) => Act::Idle,
+            Step::Finished => Act::Finish,
+        };
+        match world.slip {
+            Slip::Act(twist) => (twist(&case, act), case),
+            Slip::None | Slip::Case(_) | Slip::World(_) => (act, case),
+        }
+    }
+
+    /// A replica has decided.
+    pub fn decided(&mut self, r: usize, act: Act, case: &Case, view: View, world: &World) {
+        if self.bad.is_none() {
+            self.bad = self.judge(act, case, view, world);
+        }
+        let (cr, wrong) = (self.cr, self.device_wrong());
+        let hand = &mut self.hands[r];
+        (hand.act, hand.age, hand.cr, hand.wrong) = (act, 0, cr, wrong);
+    }
+
+    /// The command is out; what is left is to write down how it went.
+    pub fn sent(&mut self, r: usize, phase: Phase) {
+        if let Act::Send(Power::Off, ..) = self.hands[r].act {
+            self.off_sent |= self.hands[r].cr == self.cr;
+        }
+        self.hands[r].act = Act::Enter(phase);
+        self.hands[r].age = 0;
+    }
+}
