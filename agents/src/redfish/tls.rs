@@ -1,7 +1,8 @@
 //! Whom we believe to be the BMC: [`Tls`] made into a rustls configuration, and handshake failures into [`Error`]s.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -13,6 +14,12 @@ use sha2::{Digest, Sha256};
 
 use crate::error::clean;
 use crate::{Error, Tls};
+
+/// How long the system's trust store is believed to be what it was. Reading it takes milliseconds and blocks, and a switch
+/// is built for every look at a machine; a certificate that an administrator adds is seen this much later.
+const ROOTS_AGE: Duration = Duration::from_secs(60);
+
+static ROOTS: Mutex<Option<(Instant, Arc<RootCertStore>)>> = Mutex::new(None);
 
 /// Builds the configuration of one BMC's connections.
 ///
@@ -53,7 +60,20 @@ pub(super) fn handshake_error(address: &str, error: &io::Error) -> Error {
     }
 }
 
-fn system_roots() -> Result<RootCertStore, Error> {
+fn system_roots() -> Result<Arc<RootCertStore>, Error> {
+    // What is kept is replaced as a whole, so a panic elsewhere leaves nothing half done.
+    let mut kept = ROOTS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((read, roots)) = &*kept
+        && read.elapsed() < ROOTS_AGE
+    {
+        return Ok(roots.clone());
+    }
+    let roots = Arc::new(read_system_roots()?);
+    *kept = Some((Instant::now(), roots.clone()));
+    Ok(roots)
+}
+
+fn read_system_roots() -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(found.certs);
@@ -183,6 +203,12 @@ mod tests {
     fn nothing_to_trust_is_a_configuration_error() {
         assert!(refused(Tls::Ca(b"no certificate".to_vec())).contains("no PEM certificate"));
         assert!(refused(Tls::Pins { spki_sha256: vec![] }).contains("no pin"));
+    }
+
+    #[test]
+    fn the_systems_roots_are_not_read_for_every_look() {
+        let (one, other) = (system_roots().expect("a trust store"), system_roots().expect("a trust store"));
+        assert!(Arc::ptr_eq(&one, &other));
     }
 
     #[test]
