@@ -3,6 +3,8 @@
 //! Tests that leave the operator alone share one control plane and one operator; those that kill, pause or configure it
 //! have their own, two at a time.
 
+#[path = "controller/held.rs"]
+mod held;
 #[path = "controller/stage.rs"]
 mod stage;
 
@@ -14,6 +16,8 @@ mod crash;
 mod cycle;
 #[path = "controller/lead.rs"]
 mod lead;
+#[path = "controller/leave.rs"]
+mod leave;
 #[path = "controller/truth.rs"]
 mod truth;
 #[path = "controller/workloads.rs"]

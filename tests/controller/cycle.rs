@@ -8,8 +8,9 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use testbed::bmc::redfish::Fault;
+use testbed::rack::Layout;
 
-use crate::stage::{Cluster, SOON, condition, phase_of, play, taint_keys};
+use crate::stage::{Cluster, SOON, Stage, condition, phase_of, play, taint_keys};
 
 /// R1 to R4, S1, S3, L5: the whole cycle, with either strategy; an administrator's taints survive; what FAR's users read is
 /// there.
@@ -116,6 +117,32 @@ fn a_second_remediation_waits_and_takes_over() {
             far.gone(SOON).await?;
         }
         stage.node_is_clean(stage.victim(), SOON).await?;
+        stage.judged().await
+    });
+}
+
+/// Several at once, one of them with a BMC that never answers: each goes its own way.
+#[test]
+fn several_nodes_are_fenced_at_once() {
+    play(async {
+        let cluster = Cluster::shared().await?;
+        let stage = Stage::new(&cluster.plane, Layout::workers("several", 8)).await?;
+        let victims = &stage.rack.machines()[..6];
+        stage.face.set_fault(&victims[5], Some(Fault::Hang));
+        let mut all = vec![];
+        for victim in victims {
+            victim.hang();
+            all.push(stage.remediate_node(victim.name(), json!({"timeout": "10s"})).await?);
+        }
+        stage.replacement(SOON).await?;
+        for far in &all[..5] {
+            far.phase("Done", SOON).await?;
+        }
+        ensure!(phase_of(&all[5].get().await?) != "Done");
+        for victim in &victims[..5] {
+            let power: Vec<_> = victim.history().iter().map(|change| change.on).collect();
+            ensure!(power == [false, true], "{}: {power:?}", victim.name());
+        }
         stage.judged().await
     });
 }

@@ -61,7 +61,9 @@ impl Cluster {
     }
 
     async fn start(permit: Option<SemaphorePermit<'static>>, timings: Timings) -> Result<Self> {
-        let plane = ControlPlane::start(Options { timings, ..Options::default() }).await?;
+        // For whoever wants to read the logs of a single test afterwards.
+        let dir = std::env::var_os("RINGFENCE_TEST_DIR").map(PathBuf::from);
+        let plane = ControlPlane::start(Options { timings, dir, ..Options::default() }).await?;
         let installed = testbed::operator::install(&plane).await?;
         let operator = Operator::start(Settings::new(&binary(), &installed, &plane.dir().join("operator.log")))?;
         Ok(Self { plane, operator, _permit: permit })
@@ -242,13 +244,28 @@ impl Remediation {
 
     /// Waits until it is Halted with `Succeeded` as given and this reason, and an event with the same reason exists.
     pub async fn halted(&self, succeeded: &str, reason: &str, within: Duration) -> Result<FenceAgentsRemediation> {
+        self.halted_as(succeeded, reason, reason, within).await
+    }
+
+    /// As `halted`, for the reasons that FAR has, and its own events for them.
+    pub async fn halted_for(&self, reason: &str, event: &str, within: Duration) -> Result<FenceAgentsRemediation> {
+        self.halted_as("False", reason, event, within).await
+    }
+
+    async fn halted_as(
+        &self,
+        succeeded: &str,
+        reason: &str,
+        event: &str,
+        within: Duration,
+    ) -> Result<FenceAgentsRemediation> {
         let far = self
             .until(&format!("Halted, Succeeded={succeeded}, {reason}"), within, |far| {
                 let condition = condition(far, "Succeeded");
                 phase_of(far) == "Halted" && condition == (succeeded.to_owned(), reason.to_owned())
             })
             .await?;
-        self.event(reason).await?;
+        self.event(event).await?;
         Ok(far)
     }
 
