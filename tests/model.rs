@@ -18,6 +18,8 @@ mod mutants;
 mod next;
 #[path = "model/properties.rs"]
 mod properties;
+#[path = "model/quorum.rs"]
+mod quorum;
 #[path = "model/state.rs"]
 mod state;
 #[path = "model/world.rs"]
