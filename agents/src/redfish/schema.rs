@@ -235,6 +235,8 @@ mod tests {
         ] {
             assert!(system(nonsense).is_err(), "{nonsense}");
         }
+        // By position this would be a manager of no known product.
+        assert!(read::<Manager>(b"[null,null]").is_err());
     }
 
     #[test]
