@@ -11,16 +11,16 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::api::{FINALIZER, FenceAgentsRemediation, NodeIdentity, ProofRecord};
-use crate::clock::{Clock, timestamp};
+use crate::clock::{Clock, millis, timestamp};
 use crate::cluster::{self, call};
-use crate::decide::{Effect, Phase, Power, Step};
+use crate::decide::{Effect, Phase, Power, Rest, Step, Why};
 use crate::events::{Events, Kind};
 use crate::marks;
 use crate::observe::{Memories, OFF, Scene};
 use crate::release::{self, Release};
-use crate::resolve::Action;
+use crate::resolve::{Action, is_object_name};
 use crate::status::{self, Standing};
-use crate::story::{self, About};
+use crate::story::{self, About, Told};
 
 /// How long a power command may take: it reads the system, its reset action, then posts; a BMC under load takes 1 to 3 s
 /// for each. At the deadline the connection is aborted, never drained.
@@ -102,9 +102,9 @@ impl Actor<'_> {
 
     async fn first_status(&self, mut far: FenceAgentsRemediation) -> Result<Outcome, cluster::Error> {
         let name = far.node_name().to_owned();
-        let node = match name.as_str() {
-            "" => None,
-            name => call("reading the Node", Api::<Node>::all(self.client.clone()).get_opt(name)).await?,
+        let node = match is_object_name(&name) {
+            false => None,
+            true => call("reading the Node", Api::<Node>::all(self.client.clone()).get_opt(&name)).await?,
         };
         let info = node.as_ref().and_then(|node| node.status.as_ref()).and_then(|status| status.node_info.as_ref());
         let identity = NodeIdentity {
@@ -117,6 +117,13 @@ impl Actor<'_> {
         let generation = far.metadata.generation;
         let status = far.status.get_or_insert_default();
         status.node = Some(identity);
+        if status::is_over(status) {
+            // Upstream's work, done before we were installed: it is left as it is, and cleaned up after when deleted.
+            status::enter(status, Phase::Done { rest: Rest::UNTOUCHED }, now);
+            status::tell(status, "finished by another operator before this one came; left as it is", vec![], now);
+            self.write_status(&far).await?;
+            return Ok(Outcome::Went);
+        }
         status::enter(status, Phase::Accepted, now);
         status::tell(status, &format!("accepted; about to look at {name}"), vec![], now);
         let standing =
@@ -138,7 +145,7 @@ impl Actor<'_> {
         let told = story::tell(scene, phase, self.memories.answer(&uid).as_deref());
         let status = far.status.get_or_insert_default();
         status::enter(status, phase, now);
-        if let (Some(op), Ok(resolved)) = (status.operation.as_mut(), &scene.resolved) {
+        if let (Some(op), Ok(resolved), false) = (status.operation.as_mut(), &scene.resolved, rests) {
             op.inputs = Some(resolved.inputs.clone());
             if scene.case.phase == Phase::Accepted {
                 op.order = Some(resolved.order.clone());
@@ -159,7 +166,7 @@ impl Actor<'_> {
             let standing = Standing {
                 phase,
                 released: story::is_release(scene, phase),
-                restored: scene.case.policy.restore && matches!(scene.case.phase, Phase::Restoring { .. }),
+                restored: scene.case.policy.restore && was_off(scene.case.phase),
                 code: told.code,
                 message: &told.message,
                 generation,
@@ -183,7 +190,8 @@ impl Actor<'_> {
             return false;
         };
         self.memories.commanded(&uid);
-        let by = self.clock.deadline(COMMAND);
+        // S2: what is left of `timeout` after the deadline is the device's own lateness.
+        let by = self.clock.deadline(COMMAND.min(Duration::from_millis(scene.case.policy.patience / 2)));
         let command = match power {
             Power::Off => device.isolate(by),
             Power::On => device.restore(by),
@@ -216,7 +224,9 @@ impl Actor<'_> {
         let done = match effect {
             Effect::Claim => self.patch(node, marks::claim(node, &uid, now)).await.map_err(Into::into),
             Effect::Bar(proof) => release.bar(node, marks::bar(node, out_of_service, now), proof).await,
-            Effect::Delete(proof) => release.delete(&scene.pods, proof).await,
+            Effect::Delete(proof) => {
+                release.delete(&scene.pods, proof).await.map(|refused| self.memories.refused(&uid, refused))
+            }
             Effect::Detach(proof) => release.detach(node, proof).await,
             Effect::Retract => self.patch(node, marks::retract(node)).await.map_err(Into::into),
             Effect::Seal => self.seal(scene, node, &uid, entry).await.map_err(Into::into),
@@ -241,32 +251,70 @@ impl Actor<'_> {
 
     /// Nothing is to be done; but what is waited for may have changed, and people read it.
     async fn wait(&self, scene: &Scene, pause: Duration) -> Result<Outcome, cluster::Error> {
-        let status = scene.far.status.as_ref();
-        if let (Phase::Releasing { .. }, Some(status)) = (scene.case.phase, status)
-            && status.blocking != scene.blocking
-        {
-            let mut far = scene.far.clone();
-            let status = far.status.get_or_insert_default();
-            status::tell(status, &story::releasing(scene), scene.blocking.clone(), self.clock.timestamp());
-            self.write_status(&far).await?;
+        let Some(status) = &scene.far.status else { return Ok(Outcome::Wait(pause)) };
+        match scene.case.phase {
+            Phase::Releasing { .. } if status.blocking != scene.blocking => {
+                let mut far = scene.far.clone();
+                let status = far.status.get_or_insert_default();
+                status::tell(status, &story::releasing(scene), scene.blocking.clone(), self.clock.timestamp());
+                self.write_status(&far).await?;
+            }
+            // It waits for something else now: one cause was put right, and the next one shows.
+            phase @ Phase::Halted { why: Why::Unresolved | Why::Busy, .. } => {
+                let told = story::tell(scene, phase, None);
+                if status.message.as_deref() != Some(&told.message) {
+                    self.tell_again(scene, phase, &told).await?;
+                }
+            }
+            Phase::Accepted | Phase::Isolating { .. } | Phase::Proving { .. } | Phase::Releasing { .. } => {}
+            Phase::Restoring { .. } | Phase::Done { .. } | Phase::Halted { .. } => {}
         }
         Ok(Outcome::Wait(pause))
     }
 
+    /// Says anew why it halted; the phase stays.
+    async fn tell_again(&self, scene: &Scene, phase: Phase, told: &Told) -> Result<(), cluster::Error> {
+        let mut far = scene.far.clone();
+        let (now, generation) = (self.clock.timestamp(), far.metadata.generation);
+        let status = far.status.get_or_insert_default();
+        status::tell(status, &told.message, scene.blocking.clone(), now);
+        let (code, message) = (told.code, told.message.as_str());
+        let standing = Standing { phase, released: false, restored: false, code, message, generation };
+        status::conditions(&mut status.conditions, standing, now);
+        self.write_status(&far).await?;
+        self.say(&scene.far, None, About::Remediation, Kind::Warning, told.code, &told.message);
+        Ok(())
+    }
+
     /// A real write to each pod left of the set, then to the Node, so that whatever was decided before fails (S2).
     async fn seal(&self, scene: &Scene, node: &Node, uid: &str, entry: i64) -> Result<(), cluster::Error> {
-        let mark = json!({ "metadata": { "annotations": { marks::SEAL: format!("{uid}/{entry}") } } });
-        let mark = Patch::Merge(mark);
-        let pods: Vec<_> = scene.pods.iter().map(|pod| self.seal_pod(pod, &mark)).collect();
+        let seal = format!("{uid}/{entry}");
+        let op = scene.far.status.as_ref().and_then(|status| status.operation.as_ref());
+        let since = op.and_then(|op| op.phase_since.as_ref()).map_or(0, |since| millis(since.0));
+        let late = self.clock.now().wall > since.saturating_add(scene.case.policy.patience);
+        let pods: Vec<_> = scene.pods.iter().map(|pod| self.seal_pod(pod, &seal, late)).collect();
         futures::future::try_join_all(pods).await?;
         self.patch(node, marks::seal(node, uid, entry)).await
     }
 
-    async fn seal_pod(&self, pod: &Pod, mark: &Patch<Value>) -> Result<(), cluster::Error> {
+    /// The UID keeps a replacement of the same name out of it. A pod that may not be written at all is left to time: `late`
+    /// says that whatever was on its way to it has arrived.
+    async fn seal_pod(&self, pod: &Pod, seal: &str, late: bool) -> Result<(), cluster::Error> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
-        match call("sealing a pod", api.patch(&pod.name_any(), &PatchParams::default(), mark)).await {
-            Err(error) if !error.is_not_found() => Err(error),
-            Ok(_) | Err(_) => Ok(()),
+        let mark = json!({ "metadata": { "uid": pod.uid(), "annotations": { marks::SEAL: seal } } });
+        let patch = Patch::Merge(mark);
+        match call("sealing a pod", api.patch(&pod.name_any(), &PatchParams::default(), &patch)).await {
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            Err(error) if error.is_refused() && late => {
+                tracing::warn!(
+                    pod = pod.name_any(),
+                    error = error.story(),
+                    "this pod can't be sealed: going on without"
+                );
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -332,11 +380,23 @@ impl Actor<'_> {
     }
 }
 
-/// Tells whether only the rest of Done or Halted is noted: no news for anybody.
+/// Tells whether the machine may have been off in this phase.
+fn was_off(phase: Phase) -> bool {
+    match phase {
+        Phase::Restoring { .. } | Phase::Halted { why: Why::NotRestored, .. } => true,
+        Phase::Accepted | Phase::Isolating { .. } | Phase::Proving { .. } | Phase::Releasing { .. } => false,
+        Phase::Done { .. } | Phase::Halted { .. } => false,
+    }
+}
+
+/// Tells whether only the rest of Done or Halted is noted: no news for anybody, and nothing of what it halted over is
+/// overwritten.
 fn rests(from: Phase, to: Phase) -> bool {
     match (from, to) {
         (Phase::Done { .. }, Phase::Done { .. }) => true,
-        (Phase::Halted { why: before, .. }, Phase::Halted { why: after, .. }) => before == after,
+        (Phase::Halted { why: before, .. }, Phase::Halted { why: after, rest, .. }) => {
+            before == after && rest.quiet.is_some_and(|quiet| quiet > 0)
+        }
         _ => false,
     }
 }

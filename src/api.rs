@@ -244,6 +244,10 @@ pub struct Parameters(pub BTreeMap<String, String>);
 #[schemars(inline)]
 pub struct NodeParameters(pub BTreeMap<String, BTreeMap<String, String>>);
 
+/// A remediation as it is listed and watched: one that can't be read (upstream's schema lets a missing spec pass) must not
+/// make all the others unreadable, nor bring the whole answer into a log.
+pub type Guarded = kube::core::DeserializeGuard<FenceAgentsRemediation>;
+
 impl FenceAgentsRemediation {
     /// Returns the name of the node to fence: the annotation's value if the key exists, even empty, else the CR's name.
     pub fn node_name(&self) -> &str {

@@ -40,6 +40,11 @@ impl Error {
         self.status() == Some(404)
     }
 
+    /// Tells whether the API server, or an admission webhook, said no: trying the same again is no use.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.status(), Some(400 | 403 | 422))
+    }
+
     fn status(&self) -> Option<u16> {
         match self {
             Error::Api { source, .. } => match &**source {
@@ -53,7 +58,11 @@ impl Error {
     /// Returns the whole story in one line, for logs and events.
     pub fn story(&self) -> String {
         match self {
-            Error::Api { source, .. } => format!("{self}: {source}"),
+            Error::Api { source, .. } => match &**source {
+                // What could not be read may be quoted in there, and be a secret.
+                kube::Error::SerdeError(_) => format!("{self}: the answer could not be read"),
+                source => format!("{self}: {source}"),
+            },
             Error::Deadline { .. } => self.to_string(),
         }
     }

@@ -12,15 +12,17 @@ use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{ListParams, PostParams};
+use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::ObjectRef;
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument;
 
 use crate::act::{Actor, Outcome};
-use crate::api::FenceAgentsRemediation;
+use crate::api::{FenceAgentsRemediation, Guarded};
 use crate::clock::Clock;
 use crate::cluster::{self, call};
 use crate::decide::{Claim, decide};
@@ -33,6 +35,10 @@ use crate::status::LEADING;
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 /// An API server that is down is not helped by more than this; a node that waits to be fenced is not by less.
 const RETRY_LAST: Duration = Duration::from_secs(5);
+/// Conflicts in a row to answer at once: each is somebody's write between our read and ours, milliseconds apart.
+const CONFLICTS: usize = 8;
+/// Failures in a row after which people are told, and then again each time that many more have come: some half a minute.
+const TELL_AFTER: u32 = 10;
 /// Remediations to wake; each wakes at most one.
 const WAKE_QUEUE: usize = 256;
 
@@ -66,7 +72,8 @@ pub async fn run(
         () = lead(client.clone(), clock, events, standings) => {}
         () = publisher.run(client.clone()) => {}
     }
-    // Everything that was under way was dropped above: whoever leads next finds it in status.
+    // Everything that was under way is being cancelled: whoever leads next finds it in status, and what is still in flight
+    // meets conditional writes (S2).
     standing.send_replace(Standing::Follows);
     if let Err(error) = Elector::release(client, &namespace, &identity).await {
         tracing::warn!(error = error.story(), "the lease could not be given up; it will expire");
@@ -96,39 +103,60 @@ struct Context {
     observer: Observer,
     events: Events,
     failures: Mutex<HashMap<String, u32>>,
-    wake: mpsc::Sender<ObjectRef<FenceAgentsRemediation>>,
+    wake: mpsc::Sender<ObjectRef<Guarded>>,
 }
 
 async fn reconcile_all(client: Client, clock: Clock, events: Events) {
-    let api: Api<FenceAgentsRemediation> = Api::all(client.clone());
+    let api: Api<Guarded> = Api::all(client.clone());
     let (wake, woken) = mpsc::channel(WAKE_QUEUE);
     let woken = futures::stream::unfold(woken, |mut woken| async { woken.recv().await.map(|object| (object, woken)) });
     let observer = Observer { client, clock, memories: Memories::default() };
     let context = Arc::new(Context { observer, events, failures: Mutex::default(), wake });
     Controller::new(api, watcher::Config::default())
         .reconcile_on(woken)
+        .trigger_backoff(Rewatch)
         .run(reconcile, |_, _, _| Action::requeue(RETRY_LAST), context)
         .for_each(|result| async {
             if let Err(error) = result {
-                tracing::debug!(%error, "reconcile");
+                // Of an object that is gone this is usual; of a watch that fails it is all there is to see.
+                tracing::warn!(%error, "watching the remediations");
             }
         })
         .await;
 }
 
-async fn reconcile(
-    far: Arc<FenceAgentsRemediation>,
-    context: Arc<Context>,
-) -> Result<Action, std::convert::Infallible> {
+/// Pause before a watch that failed is begun again. kube's default grows to 30 s, which a node would wait to be fenced.
+struct Rewatch;
+
+impl Iterator for Rewatch {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(Duration::from_secs(1))
+    }
+}
+
+impl Backoff for Rewatch {
+    fn reset(&mut self) {}
+}
+
+async fn reconcile(far: Arc<Guarded>, context: Arc<Context>) -> Result<Action, std::convert::Infallible> {
+    let far = match &far.0 {
+        Ok(far) => far,
+        Err(invalid) => {
+            context.unreadable(invalid);
+            return Ok(Action::await_change());
+        }
+    };
     let uid = far.uid().unwrap_or_default();
     let span = tracing::info_span!("remediation", node = far.node_name(), uid);
     Ok(async {
-        match settle(&far, &context).await {
+        match settle(far, &context).await {
             Ok(action) => {
                 context.failures.lock().expect("no panic while held").remove(&uid);
                 action
             }
-            Err(error) => context.failed(&far, &uid, &error),
+            Err(error) => context.failed(far, &uid, &error),
         }
     }
     .instrument(span)
@@ -140,9 +168,13 @@ async fn settle(far: &FenceAgentsRemediation, context: &Context) -> Result<Actio
     let Observer { client, clock, memories } = &context.observer;
     let actor = Actor { client, clock, events: &context.events, memories };
     let (namespace, name) = (far.namespace().unwrap_or_default(), far.name_any());
+    let mut conflicts = 0;
     loop {
         let outcome = match context.observer.observe(&namespace, &name).await? {
-            Seen::Nothing => Ok(Outcome::Over),
+            Seen::Nothing => {
+                memories.forget(&far.uid().unwrap_or_default());
+                Ok(Outcome::Over)
+            }
             Seen::New(far) => actor.accept(*far).await,
             Seen::Scene(scene) => {
                 let step = decide(&scene.case, clock.now());
@@ -155,8 +187,11 @@ async fn settle(far: &FenceAgentsRemediation, context: &Context) -> Result<Actio
             Ok(Outcome::Went) => {}
             Ok(Outcome::Wait(pause)) => return Ok(Action::requeue(pause)),
             Ok(Outcome::Over) => return Ok(Action::await_change()),
-            // Something has changed since it was read.
-            Err(error) if error.is_conflict() => tracing::debug!(error = error.story(), "conflict: looking again"),
+            // Something has changed since it was read; what changes all the time is not raced against.
+            Err(error) if error.is_conflict() && conflicts < CONFLICTS => {
+                tracing::debug!(error = error.story(), "conflict: looking again");
+                conflicts += 1;
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -172,17 +207,40 @@ impl Context {
         }
     }
 
+    /// The values that don't fit are not told: they may be secrets.
+    fn unreadable(&self, invalid: &InvalidObject) {
+        let note = "this remediation can't be read: a field is missing or of the wrong kind; delete it, or correct it";
+        let api: ObjectReference =
+            ObjectRef::<FenceAgentsRemediation>::new(invalid.metadata.name.as_deref().unwrap_or_default())
+                .within(invalid.metadata.namespace.as_deref().unwrap_or_default())
+                .into();
+        tracing::warn!(name = invalid.metadata.name, "{note}");
+        self.events.publish(
+            &ObjectReference { uid: invalid.metadata.uid.clone(), ..api },
+            Kind::Warning,
+            "InvalidObject",
+            note,
+        );
+    }
+
     fn failed(&self, far: &FenceAgentsRemediation, uid: &str, error: &observe::Error) -> Action {
         let text = match error {
             observe::Error::Cluster(error) => error.story(),
             observe::Error::Resolve(_) | observe::Error::Malformed(_) | observe::Error::Moving => error.to_string(),
         };
         tracing::warn!(error = text, "will try again");
-        if let observe::Error::Malformed(_) = error {
-            self.events.publish(&far.object_ref(&()), Kind::Warning, "StatusMalformed", &text);
-        }
         let mut failures = self.failures.lock().expect("no panic while held");
-        let count = failures.entry(uid.to_owned()).and_modify(|n| *n += 1).or_insert(0);
+        let count = failures.entry(uid.to_owned()).and_modify(|n| *n = n.saturating_add(1)).or_insert(0);
+        match error {
+            observe::Error::Malformed(_) if *count % TELL_AFTER == 0 => {
+                self.events.publish(&far.object_ref(&()), Kind::Warning, "StatusMalformed", &text);
+            }
+            // A single one is usual: the API server was restarted, say.
+            _ if *count > 0 && *count % TELL_AFTER == 0 => {
+                self.events.publish(&far.object_ref(&()), Kind::Warning, "APIServerError", &text);
+            }
+            _ => {}
+        }
         Action::requeue(RETRY_FIRST.saturating_mul(1 << (*count).min(8)).min(RETRY_LAST))
     }
 }
@@ -201,16 +259,18 @@ async fn refuse(client: &Client, clock: &Clock, events: &Events, namespace: &str
 }
 
 async fn refuse_each(client: &Client, clock: &Clock, events: &Events, message: &str) -> Result<(), cluster::Error> {
-    let all: Api<FenceAgentsRemediation> = Api::all(client.clone());
-    for mut far in call("listing the remediations", all.list(&ListParams::default())).await?.items {
+    let all: Api<Guarded> = Api::all(client.clone());
+    let listed = call("listing the remediations", all.list(&ListParams::default())).await?.items;
+    for mut far in listed.into_iter().filter_map(|far| far.0.ok()) {
         let about: ObjectReference = far.object_ref(&());
         let generation = far.metadata.generation;
-        let conditions = &mut far.status.get_or_insert_default().conditions;
-        if conditions.iter().any(|c| c.type_ == LEADING && c.message == message) {
+        let status = far.status.get_or_insert_default();
+        let told = status.conditions.iter().any(|c| c.type_ == LEADING && c.message == message);
+        if told || status.phase.is_some() {
             continue;
         }
-        conditions.retain(|c| c.type_ != LEADING);
-        conditions.push(Condition {
+        status.conditions.retain(|c| c.type_ != LEADING);
+        status.conditions.push(Condition {
             type_: LEADING.to_owned(),
             status: "False".to_owned(),
             reason: FOREIGN.to_owned(),
@@ -219,8 +279,11 @@ async fn refuse_each(client: &Client, clock: &Clock, events: &Events, message: &
             last_transition_time: Time(clock.timestamp()),
         });
         let api: Api<FenceAgentsRemediation> = Api::namespaced(client.clone(), &far.namespace().unwrap_or_default());
-        call("writing the status", api.replace_status(&far.name_any(), &PostParams::default(), &far)).await?;
-        events.publish(&about, Kind::Warning, FOREIGN, message);
+        match call("writing the status", api.replace_status(&far.name_any(), &PostParams::default(), &far)).await {
+            Ok(_) => events.publish(&about, Kind::Warning, FOREIGN, message),
+            // The other operator writes there, too; the next pass tells.
+            Err(error) => tracing::debug!(error = error.story(), "not told"),
+        }
     }
     Ok(())
 }

@@ -89,8 +89,8 @@ async fn run(args: ControllerArgs) -> anyhow::Result<()> {
         retry_period: args.lease_retry_period,
     };
     anyhow::ensure!(
-        times.retry_period < times.renew_deadline && times.renew_deadline < times.duration,
-        "--lease-retry-period must be shorter than --lease-renew-deadline, and that shorter than --lease-duration"
+        times.retry_period < times.renew_deadline && times.renew_deadline + times.retry_period <= times.duration,
+        "--lease-retry-period must be shorter than --lease-renew-deadline, and both together no longer than --lease-duration"
     );
     let config = match &args.kubeconfig {
         Some(path) => {
@@ -100,7 +100,8 @@ async fn run(args: ControllerArgs) -> anyhow::Result<()> {
         None => Config::incluster().context("not in a pod: give --kubeconfig")?,
     };
     let client = cluster::client(config)?;
-    let identity = args.identity.unwrap_or_else(|| format!("ringfence-{}", std::process::id()));
+    // In a container every process has the same number.
+    let identity = format!("{}_{}", args.identity.as_deref().unwrap_or("ringfence"), uuid::Uuid::new_v4());
     let settings = Settings { namespace: args.namespace, identity, times };
 
     let (standing, watched) = watch::channel(Standing::Follows);

@@ -61,14 +61,22 @@ pub fn hand_over(node: &Node, heir: &str) -> Value {
 
 /// Puts the barrier up (R1).
 pub fn bar(node: &Node, out_of_service: bool, now: Timestamp) -> Value {
-    let mut taints = taints(node).to_vec();
-    // An administrator's own stays the administrator's: then ours is another.
-    let ours = out_of_service && !taints.iter().any(|t| t.key == OUT_OF_SERVICE_TAINT);
-    taints.push(match ours {
-        true => taint(OUT_OF_SERVICE_TAINT, Some(OUT_OF_SERVICE_VALUE), NO_EXECUTE, now),
-        false => taint(ISOLATED_TAINT, None, NO_EXECUTE, now),
-    });
-    patch(node, if ours { json!({ BARRIER: OUT_OF_SERVICE_TAINT }) } else { json!({}) }, Some(taints))
+    let mut all = taints(node).to_vec();
+    let ours = bars_with_out_of_service(node, out_of_service);
+    if !all.iter().any(|taint| is_barrier(node, taint)) {
+        all.push(match ours {
+            true => taint(OUT_OF_SERVICE_TAINT, Some(OUT_OF_SERVICE_VALUE), NO_EXECUTE, now),
+            false => taint(ISOLATED_TAINT, None, NO_EXECUTE, now),
+        });
+    }
+    patch(node, if ours { json!({ BARRIER: OUT_OF_SERVICE_TAINT }) } else { json!({}) }, Some(all))
+}
+
+/// Tells whether the barrier is, or would be, the out-of-service taint, where the strategy wants that: an administrator's
+/// own stays the administrator's, and then ours is another.
+pub fn bars_with_out_of_service(node: &Node, wanted: bool) -> bool {
+    let foreign = |t: &Taint| t.key == OUT_OF_SERVICE_TAINT && !is_barrier(node, t);
+    wanted && !taints(node).iter().any(foreign)
 }
 
 /// Takes the barrier down (S1).
@@ -85,7 +93,8 @@ pub fn seal(node: &Node, uid: &str, entry: i64) -> Value {
 /// Takes claim and NoSchedule taint off, and seals in the same write.
 pub fn unclaim(node: &Node, uid: &str, entry: i64) -> Value {
     let taints = taints(node).iter().filter(|t| !is(t, REMEDIATION_TAINT, NO_SCHEDULE)).cloned().collect();
-    patch(node, json!({ CLAIM: null, SEAL: seal_of(uid, entry) }), Some(taints))
+    // Whatever out-of-service taint comes later is not ours.
+    patch(node, json!({ CLAIM: null, BARRIER: null, SEAL: seal_of(uid, entry) }), Some(taints))
 }
 
 fn taints(node: &Node) -> &[Taint] {

@@ -55,20 +55,26 @@ impl Release<'_> {
     /// Deletes pods as pod GC does it (R3): status Failed with the DisruptionTarget condition, then DELETE with grace 0, by
     /// UID and resourceVersion. All are tried, whatever happens to one.
     ///
+    /// Returns those that may not be deleted, by UID, with what the API server or a webhook said: one of them holds up
+    /// nobody else.
+    ///
     /// # Errors
     /// The first one met. A 409 or 404 of one pod is none: somebody was faster, and the next look shows it.
-    pub async fn delete(&self, pods: &[Pod], proof: Proof) -> Result<(), Error> {
+    pub async fn delete(&self, pods: &[Pod], proof: Proof) -> Result<Vec<(String, String)>, Error> {
         let proof = &proof;
         let deletions: Vec<_> = pods.iter().map(|pod| self.delete_one(pod, proof)).collect();
-        let mut results = futures::stream::iter(deletions).buffer_unordered(AT_ONCE);
-        let mut first = Ok(());
-        while let Some(result) = results.next().await {
+        let mut results = futures::stream::iter(deletions).buffered(AT_ONCE).zip(futures::stream::iter(pods));
+        let (mut refused, mut first) = (vec![], Ok(()));
+        while let Some((result, pod)) = results.next().await {
             match result {
                 Err(Error::Cluster(error)) if error.is_conflict() || error.is_not_found() => {}
+                Err(Error::Cluster(error)) if error.is_refused() => {
+                    refused.push((pod.uid().unwrap_or_default(), error.story()));
+                }
                 result => first = first.and(result),
             }
         }
-        first
+        first.map(|()| refused)
     }
 
     /// Empties `node.status.volumesInUse` (R4): nothing is in use on a machine proven off, and the attach-detach

@@ -23,6 +23,7 @@ use kube::Client;
 use tokio::time::Instant;
 
 pub use error::Error;
+pub use secrets::is_object_name;
 pub use template::TemplateError;
 
 use crate::api::{Driver, DriverChoice, FenceAgentsRemediation, IdentityPolicy, Order};

@@ -214,6 +214,11 @@ pub fn conditions(conditions: &mut Vec<Condition>, standing: Standing<'_>, now: 
     }
 }
 
+/// Tells whether FAR, which writes no phase, has finished with this remediation, one way or the other.
+pub fn is_over(status: &Status) -> bool {
+    status.phase.is_none() && status.conditions.iter().any(|c| c.type_ == PROCESSING && c.status == "False")
+}
+
 /// Returns the phase's name, as `status.phase` has it.
 pub fn name(phase: Phase) -> &'static str {
     match phase {

@@ -5,6 +5,7 @@
 use crate::api::RemediationStrategy;
 use crate::decide::{Effect, Identity, Order, Phase, Reading, Rest, Then, Why};
 use crate::events::Kind;
+use crate::marks;
 use crate::observe::Scene;
 use crate::status::why_name;
 
@@ -104,15 +105,12 @@ pub fn effect(scene: &Scene, effect: &Effect) -> Option<Saying> {
     let about_node = |reason, text: &str| Some((About::Node, Kind::Normal, reason, text.to_owned()));
     match effect {
         Effect::Claim => about_node("AddRemediationTaint", "Remediation taint was added"),
-        Effect::Bar(_) if out_of_service(scene) => {
-            about_node("AddOutOfServiceTaint", "The out-of-service taint was added")
-        }
+        Effect::Bar(_) | Effect::Retract if !out_of_service(scene) => None,
+        Effect::Bar(_) => about_node("AddOutOfServiceTaint", "The out-of-service taint was added"),
         Effect::Delete(_) => about_node("DeleteResources", "Manually delete pods from the unhealthy node"),
-        Effect::Retract if out_of_service(scene) => {
-            about_node("RemoveOutOfServiceTaint", "The out-of-service taint was removed")
-        }
+        Effect::Retract => about_node("RemoveOutOfServiceTaint", "The out-of-service taint was removed"),
         Effect::Unclaim => about_node("RemoveRemediationTaint", "Remediation taint was removed"),
-        Effect::Bar(_) | Effect::Detach(_) | Effect::Retract | Effect::Seal | Effect::HandOver => None,
+        Effect::Detach(_) | Effect::Seal | Effect::HandOver => None,
     }
 }
 
@@ -129,12 +127,13 @@ pub fn releasing(scene: &Scene) -> String {
     format!("{node} is proven off; waiting for {} and {}", count(pods.len(), "pod"), count(volumes.len(), "volume"))
 }
 
-/// Says whether the strategy wants Kubernetes' own out-of-service taint as the barrier.
+/// Says whether the barrier is Kubernetes' own out-of-service taint, which the strategy may want.
 pub fn out_of_service(scene: &Scene) -> bool {
-    match scene.far.spec.remediation_strategy {
+    let wanted = match scene.far.spec.remediation_strategy {
         RemediationStrategy::OutOfServiceTaint => true,
         RemediationStrategy::ResourceDeletion => false,
-    }
+    };
+    scene.node.as_ref().is_some_and(|node| marks::bars_with_out_of_service(node, wanted))
 }
 
 /// Returns why the right machine is meant, in a word (P2).
@@ -183,6 +182,13 @@ fn halted(scene: &Scene, why: Why, answer: Option<&str>) -> Told {
         Why::NotRestored => {
             ("NotRestored", format!("{node} was released, but could not be switched on again: {heard}"))
         }
+        Why::NewOrder if scene.case.reading != Reading::Running => (
+            "PinnedDeviceNotRestored",
+            format!(
+                "the pinned device{} could not be switched on again ({heard}): see to that machine; starting anew with the order that spec and Secret now name",
+                at(scene)
+            ),
+        ),
         Why::NewOrder => ("OrderChanged", "starting anew with the order that spec and Secret now name".to_owned()),
         Why::TimedOut => {
             let power = match scene.case.reading {
@@ -251,7 +257,7 @@ fn released(scene: &Scene) -> String {
         }
         Phase::Releasing { .. } if scene.blocking.is_empty() => format!("all workloads of {node} are released"),
         Phase::Releasing { .. } => {
-            format!("the release of {node} took too long, still held: {}", scene.blocking.join("; "))
+            format!("the release of {node} took too long, still held: {}", some(&scene.blocking))
         }
         Phase::Accepted | Phase::Isolating { .. } | Phase::Proving { .. } | Phase::Restoring { .. } => {
             format!("the remediation of {node} is being deleted")
@@ -273,7 +279,8 @@ fn restore_attempt(phase: Phase) -> u32 {
 }
 
 fn name(scene: &Scene) -> &str {
-    scene.far.node_name()
+    let pinned = scene.far.status.as_ref().and_then(|status| status.node.as_ref()).map(|node| node.name.as_str());
+    pinned.unwrap_or_else(|| scene.far.node_name())
 }
 
 fn order(scene: &Scene) -> Option<&crate::api::Order> {
@@ -284,6 +291,12 @@ fn order(scene: &Scene) -> Option<&crate::api::Order> {
 fn at(scene: &Scene) -> String {
     let plug = |order: &crate::api::Order| order.plug.as_ref().map(|plug| format!(" ({plug})")).unwrap_or_default();
     order(scene).map(|order| format!(" at {}{}", order.address, plug(order))).unwrap_or_default()
+}
+
+/// The first few, and how many more: a condition's message is at most 32 KiB, and nobody reads that much.
+fn some(all: &[String]) -> String {
+    let shown = all.iter().take(5).cloned().collect::<Vec<_>>().join("; ");
+    if all.len() > 5 { format!("{shown}; and {} more", all.len() - 5) } else { shown }
 }
 
 fn count(n: usize, what: &str) -> String {

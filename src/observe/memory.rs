@@ -1,11 +1,14 @@
-//! What this process remembers of a remediation between two looks: the series of Offs, and the node's last sign of life.
-//! Nothing here is needed to resume: without it, one more look is taken.
+//! What this process remembers of a remediation between two looks: the series of Offs, the node's last sign of life, the
+//! device. Nothing here is needed to resume: without it, a series begins anew, and whatever must be waited for from the
+//! beginning of the series is waited for again.
 
-use std::collections::HashMap;
-use std::sync::Mutex;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
 
 use super::pulse::Pulse;
+use crate::api::Order;
 use crate::decide::{Mono, Now, Reading, Time};
+use crate::isolate::Isolator;
 
 /// An unbroken series of Offs, with no command in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,16 +20,21 @@ pub struct Series {
 }
 
 /// By remediation UID.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Memories(Mutex<HashMap<String, Memory>>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Memory {
     series: Option<Series>,
     pulse: Option<Pulse>,
     life: Time,
     answer: Option<String>,
+    refused: BTreeMap<String, String>,
+    device: Option<(Key, Arc<dyn Isolator>)>,
 }
+
+/// What a device was built from: the order, and the versions of the spec and Secrets that gave its credentials.
+type Key = (Order, String);
 
 impl Memories {
     /// A command is about to be sent: what was read before it says nothing of what comes after.
@@ -42,6 +50,40 @@ impl Memories {
     /// Returns how the last command was answered, if not with success.
     pub fn answer(&self, uid: &str) -> Option<String> {
         self.with(uid, |memory| memory.answer.clone())
+    }
+
+    /// Notes pods whose deletion the API server refuses, by UID, with the reason: they are waited for, not tried again.
+    pub fn refused(&self, uid: &str, pods: Vec<(String, String)>) {
+        self.with(uid, |memory| memory.refused.extend(pods));
+    }
+
+    /// Returns why the deletion of a pod was refused, if it was.
+    pub fn refusal(&self, uid: &str, pod: &str) -> Option<String> {
+        self.with(uid, |memory| memory.refused.get(pod).cloned())
+    }
+
+    /// Returns the device built from this order and these inputs, or builds it: what it has learnt of its BMC is kept.
+    ///
+    /// # Errors
+    /// Those of `build`.
+    pub(super) fn device(
+        &self,
+        uid: &str,
+        order: &Order,
+        inputs: &str,
+        build: impl FnOnce() -> Result<Box<dyn Isolator>, agents::Error>,
+    ) -> Result<Arc<dyn Isolator>, agents::Error> {
+        self.with(uid, |memory| {
+            if let Some((key, device)) = &memory.device
+                && key.0 == *order
+                && key.1 == inputs
+            {
+                return Ok(device.clone());
+            }
+            let device: Arc<dyn Isolator> = build()?.into();
+            memory.device = Some(((order.clone(), inputs.to_owned()), device.clone()));
+            Ok(device)
+        })
     }
 
     /// The remediation is over.

@@ -10,6 +10,7 @@ mod peers;
 mod pulse;
 mod set;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use agents::SystemUuid;
@@ -20,9 +21,9 @@ pub use memory::{Memories, Series};
 pub use set::Left;
 
 use crate::api::{DurationError, FenceAgentsRemediation, IdentityPolicy, Order as Pinned, Set};
-use crate::clock::Clock;
+use crate::clock::{Clock, millis};
 use crate::cluster::{self, call};
-use crate::decide::{Case, Claim, Identity, Leave, Millis, Order, Phase, Pods, Policy, Reading, Volumes, Why};
+use crate::decide::{Case, Claim, Identity, Leave, Millis, Order, Phase, Pods, Policy, Reading, Rest, Volumes, Why};
 use crate::isolate::{self, Device, Isolator, Sight, State};
 use crate::resolve::{self, Action, Resolved};
 use crate::{marks, status};
@@ -35,6 +36,13 @@ const MAX_AGE: Millis = 2_000;
 const RENEWAL: Millis = 15_000;
 /// Off is read again after this time where no better figure is known for the driver (P1).
 const SETTLE: Millis = 500;
+/// A command may take half of this, and the device be late by the other half: less is no time for any real BMC, and S2
+/// and I2 rest on it. A shorter `timeout` counts as this.
+const PATIENCE_MIN: Millis = 10_000;
+/// A shorter `retryinterval` counts as this: a BMC is not to be hammered.
+const GAP_MIN: Millis = 250;
+/// A shorter `releaseTimeout` counts as this: deletion and detaching take a second or two when all goes well.
+const RELEASE_MIN: Millis = 5_000;
 /// How often to begin anew when the remediation changes under our eyes, before leaving it to the next event.
 const TRIES: usize = 3;
 
@@ -76,7 +84,7 @@ pub struct Scene {
     /// What spec and Secrets say now.
     pub resolved: Result<Resolved, resolve::Error>,
     /// The isolator of the pinned order, if it can be built.
-    pub device: Option<Box<dyn Isolator>>,
+    pub device: Option<Arc<dyn Isolator>>,
     /// What it saw, if it was looked at.
     pub sight: Option<Sight>,
     /// The series of Offs that the sight belongs to.
@@ -113,7 +121,12 @@ impl Observer {
         let read = || call("reading the remediation", api.get_opt(name));
         let Some(mut far) = read().await? else { return Ok(Seen::Nothing) };
         for _ in 0..TRIES {
-            let Some(phase) = status::phase(far.status.as_ref())? else { return Ok(Seen::New(Box::new(far))) };
+            let phase = match status::phase(far.status.as_ref()) {
+                // Deleted, and nobody can tell where it stands: no command, no release, only what is ours comes off (L2).
+                Err(_) if far.metadata.deletion_timestamp.is_some() => Some(given_up(&far)),
+                phase => phase?,
+            };
+            let Some(phase) = phase else { return Ok(Seen::New(Box::new(far))) };
             let version = far.resource_version();
             let scene = self.scene(far, phase).await?;
             match read().await? {
@@ -130,8 +143,10 @@ impl Observer {
         let status = far.status.as_ref();
         let op = status.and_then(|s| s.operation.clone()).unwrap_or_default();
         let pinned_node = status.and_then(|s| s.node.clone()).unwrap_or_default();
-        let node = self.node(&pinned_node.name).await?;
-        let node = node.filter(|node| node.uid().is_some() && node.uid() == pinned_node.uid);
+        let found = self.node(&pinned_node.name).await?;
+        let gone = !found.as_ref().is_some_and(|node| node.uid().is_some() && node.uid() == pinned_node.uid);
+        // L3: another Node with our marks on it (restored from a backup) is freed of them, and of nothing else.
+        let node = found.filter(|node| !gone || marks::claimed_by(node) == Some(&uid));
 
         let (policy, resolved) = self.spec(&far, node.as_ref(), &pinned_node.name).await?;
         let pinned = op.order.as_ref().filter(|_| phase != Phase::Accepted);
@@ -160,15 +175,17 @@ impl Observer {
             _ => true,
         };
         let (set, left) = match phase {
-            Phase::Proving { .. } | Phase::Releasing { .. } | Phase::Restoring { .. } | Phase::Halted { .. } => {
-                self.left(node.as_ref(), op.set.as_ref()).await?
+            Phase::Proving { .. } | Phase::Releasing { .. } | Phase::Restoring { .. } | Phase::Halted { .. }
+                if !gone =>
+            {
+                self.left(&uid, node.as_ref(), op.set.as_ref()).await?
             }
-            Phase::Accepted | Phase::Isolating { .. } | Phase::Done { .. } => (Set::default(), Left::default()),
+            _ => (Set::default(), Left::default()),
         };
 
         let looks = phase.looks(barrier, edited);
         let (device, sight) = match (pinned.or(resolved.as_ref().ok().map(|now| &now.order)), &resolved) {
-            (Some(order), Ok(now)) => self.look(order, now, looks).await,
+            (Some(order), Ok(now)) => self.look(&uid, order, now, looks).await,
             (None, _) | (_, Err(_)) => (None, None),
         };
         let identity = match (&sight, pinned.or(resolved.as_ref().ok().map(|now| &now.order))) {
@@ -180,7 +197,7 @@ impl Observer {
         let case = Case {
             policy: Policy { restore, ..policy },
             phase,
-            leave: leave(&far, node.is_none()),
+            leave: leave(&far, gone),
             order,
             edited,
             reading,
@@ -191,7 +208,7 @@ impl Observer {
             claim,
             heir: heir.is_some(),
             barrier,
-            sealed: node.as_ref().is_none_or(|node| marks::sealed(node, &uid, op.entry)),
+            sealed: gone || node.as_ref().is_some_and(|node| marks::sealed(node, &uid, op.entry)),
             pods: left.standing,
             volumes: left.volumes,
         };
@@ -228,7 +245,13 @@ impl Observer {
         }
     }
 
-    async fn look(&self, order: &Pinned, now: &Resolved, looks: bool) -> (Option<Box<dyn Isolator>>, Option<Sight>) {
+    async fn look(
+        &self,
+        uid: &str,
+        order: &Pinned,
+        now: &Resolved,
+        looks: bool,
+    ) -> (Option<Arc<dyn Isolator>>, Option<Sight>) {
         let device = Device {
             agent: &order.agent,
             address: &order.address,
@@ -237,7 +260,7 @@ impl Observer {
             credentials: now.credentials.clone(),
             tls: now.tls.clone(),
         };
-        match isolate::build(device) {
+        match self.memories.device(uid, order, &now.inputs, || isolate::build(device)) {
             Err(error) => (None, Some(Sight::failed(&error))),
             Ok(device) if looks => {
                 let by = self.clock.deadline(LOOK);
@@ -253,6 +276,11 @@ impl Observer {
 
 /// The action that is not restored from.
 pub const OFF: &str = "off";
+
+fn given_up(far: &FenceAgentsRemediation) -> Phase {
+    let last = far.status.as_ref().and_then(|status| status.last_update_time.as_ref()).map_or(0, |at| millis(at.0));
+    Phase::Halted { why: Why::TimedOut, off: None, rest: Rest { quiet: Some(last), yielded: false } }
+}
 
 fn leave(far: &FenceAgentsRemediation, gone: bool) -> Leave {
     let deleted = far.metadata.deletion_timestamp.is_some();
@@ -277,16 +305,16 @@ fn identity(order: &Pinned, sight: &Sight) -> Identity {
 
 fn policy(far: &FenceAgentsRemediation) -> Result<Policy, resolve::Error> {
     let spec = &far.spec;
-    let millis = |field: &str, length: Result<Duration, DurationError>| {
+    let length_of = |field: &str, length: Result<Duration, DurationError>| {
         let length =
             length.map_err(|_| resolve::Error::Invalid { parameter: field.to_owned(), want: "a duration like 60s" })?;
         Ok::<_, resolve::Error>(Millis::try_from(length.as_millis()).unwrap_or(Millis::MAX))
     };
     Ok(Policy {
         attempts: u32::try_from(spec.attempts()).unwrap_or(1),
-        patience: millis("timeout", spec.timeout())?,
-        gap: millis("retryinterval", spec.retry_interval())?,
-        release_timeout: millis("releaseTimeout", spec.release_timeout())?,
+        patience: length_of("timeout", spec.timeout())?.max(PATIENCE_MIN),
+        gap: length_of("retryinterval", spec.retry_interval())?.max(GAP_MIN),
+        release_timeout: length_of("releaseTimeout", spec.release_timeout())?.max(RELEASE_MIN),
         ..fallback()
     })
 }

@@ -7,7 +7,7 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
 use super::{Error, Observer};
-use crate::api::FenceAgentsRemediation;
+use crate::api::{FenceAgentsRemediation, Guarded};
 use crate::cluster::call;
 use crate::decide::{Claim, Phase, Why};
 use crate::{marks, status};
@@ -34,6 +34,8 @@ impl Observer {
     ) -> Result<(Claim, Option<Peer>), Error> {
         let Some(node) = node else { return Ok((Claim::Free, None)) };
         match marks::claimed_by(node) {
+            // The taint that upstream left with a remediation it had finished: taken off when that one is deleted.
+            None if matches!(phase, Phase::Done { .. }) && marks::tainted(node).is_some() => Ok((Claim::Ours, None)),
             None => Ok((Claim::Free, None)),
             // Begun without the taint: claimed again, which puts it back.
             Some(holder) if holder == uid && phase == Phase::Accepted && marks::tainted(node).is_none() => {
@@ -58,7 +60,7 @@ impl Observer {
         let all = self.remediations().await?;
         let waiting = all.into_iter().filter(|far| {
             far.uid() != ours.uid()
-                && far.node_name() == ours.node_name()
+                && node_of(far) == node_of(ours)
                 && far.metadata.deletion_timestamp.is_none()
                 && !far.nhc_timed_out()
                 && halted(far) == Some(Why::Busy)
@@ -81,9 +83,11 @@ impl Observer {
             false => vec![],
         };
         // Of two that wait for each other the older claim goes first: the younger, which waits, still stands.
+        // (One that was sent an off before may be off, whatever its Node still says.)
         let waits = |other: &Node| {
-            let holder = marks::claimed_by(other);
-            remediations.iter().any(|far| far.uid().as_deref() == holder && halted(far) == Some(Why::Quorum))
+            let holder = remediations.iter().find(|far| far.uid().as_deref() == marks::claimed_by(other));
+            let phase = holder.and_then(|far| status::phase(far.status.as_ref()).ok().flatten());
+            matches!(phase, Some(Phase::Halted { why: Why::Quorum, off: None, .. }))
         };
         let others = members.iter().filter(|other| other.uid() != node.uid() && ready(other));
         let standing = others.filter(|other| match claim_age(other) {
@@ -94,9 +98,16 @@ impl Observer {
     }
 
     async fn remediations(&self) -> Result<Vec<FenceAgentsRemediation>, Error> {
-        let api: Api<FenceAgentsRemediation> = Api::all(self.client.clone());
-        Ok(call("listing the remediations", api.list(&ListParams::default())).await?.items)
+        let api: Api<Guarded> = Api::all(self.client.clone());
+        let all = call("listing the remediations", api.list(&ListParams::default())).await?.items;
+        Ok(all.into_iter().filter_map(|far| far.0.ok()).collect())
     }
+}
+
+/// The node that a remediation is about, as pinned when it was accepted.
+pub(super) fn node_of(far: &FenceAgentsRemediation) -> &str {
+    let pinned = far.status.as_ref().and_then(|status| status.node.as_ref()).map(|node| node.name.as_str());
+    pinned.unwrap_or_else(|| far.node_name())
 }
 
 fn halted(far: &FenceAgentsRemediation) -> Option<Why> {

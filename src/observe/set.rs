@@ -26,7 +26,7 @@ pub struct Left {
 
 impl Observer {
     /// Lists the node's pods and volumes: the set that a release would start with now, and what remains of `begun`.
-    pub(super) async fn left(&self, node: Option<&Node>, begun: Option<&Set>) -> Result<(Set, Left), Error> {
+    pub(super) async fn left(&self, uid: &str, node: Option<&Node>, begun: Option<&Set>) -> Result<(Set, Left), Error> {
         let Some(node) = node else { return Ok((Set::default(), Left::default())) };
         let name = node.name_any();
         let pods: Api<Pod> = Api::all(self.client.clone());
@@ -55,9 +55,14 @@ impl Observer {
         }
         let in_use =
             node.status.as_ref().and_then(|status| status.volumes_in_use.as_ref()).is_some_and(|v| !v.is_empty());
-        let blocking = ours.iter().map(in_words).chain(volumes.iter().map(|va| format!("volumeattachment/{va}")));
+        let refusal = |pod: &Pod| self.memories.refusal(uid, &pod.uid().unwrap_or_default());
+        let told = |pod: &Pod| match refusal(pod) {
+            Some(refusal) => format!("{}: {refusal}", in_words(pod)),
+            None => in_words(pod),
+        };
+        let blocking = ours.iter().map(told).chain(volumes.iter().map(|va| format!("volumeattachment/{va}")));
         let left = Left {
-            standing: match ours.iter().all(was_deleted) {
+            standing: match ours.iter().all(|pod| was_deleted(pod) || refusal(pod).is_some()) {
                 _ if ours.is_empty() => Pods::Gone,
                 true => Pods::Terminating,
                 false => Pods::Untouched,

@@ -158,8 +158,9 @@ impl Reader {
     }
 }
 
-/// Tells whether the text may be a Secret's name: a DNS subdomain (RFC 1123), as the API server demands.
-fn is_object_name(name: &str) -> bool {
+/// Tells whether the text may be an object's name: a DNS subdomain (RFC 1123), as the API server demands of Secrets and Nodes.
+/// A client puts a name into the path as it is; "../configmaps/x" would be another request.
+pub fn is_object_name(name: &str) -> bool {
     let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
     let label =
         |label: &str| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-') && label.bytes().all(inner);

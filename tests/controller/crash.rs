@@ -79,7 +79,7 @@ fn killed_and_given_another_order_it_starts_anew() {
             stage.secret("other-bmc", &keys).await?;
             held.prepare(&stage);
             stage.victim().hang();
-            let far = stage.remediate(json!({"timeout": "5s"})).await?;
+            let far = stage.remediate(json!({"timeout": "10s"})).await?;
             held.reached(&stage, &far).await?;
             cluster.operator.kill().await?;
             // The old device keeps its account: credentials are not part of the order.

@@ -32,7 +32,7 @@ fn a_deposed_leader_that_wakes_up_changes_nothing() {
         let stage = cluster.stage("deposed").await?;
         stage.face.hold(stage.victim(), What::System);
         stage.victim().hang();
-        let far = stage.remediate(json!({"timeout": "8s"})).await?;
+        let far = stage.remediate(json!({"timeout": "10s"})).await?;
         stage.face.wait_for(stage.victim(), What::System, 1, SOON).await?;
         let mut second = replica(&cluster).await?;
         cluster.operator.pause().await?;

@@ -21,7 +21,7 @@ fn deleted_in_each_phase_it_leaves_a_whole_node() {
             let stage = cluster.stage(&format!("deleted-{held:?}").to_lowercase()).await?;
             held.prepare(&stage);
             stage.victim().hang();
-            let far = stage.remediate(json!({"timeout": "8s"})).await?;
+            let far = stage.remediate(json!({"timeout": "10s"})).await?;
             held.reached(&stage, &far).await?;
             far.delete().await?;
             held.let_go(&stage);
@@ -49,7 +49,7 @@ fn timed_out_it_does_nothing_more() {
         let stage = Cluster::shared().await?.stage("timed-out").await?;
         stage.face.set_fault(stage.victim(), Some(Fault::LieOff));
         stage.victim().hang();
-        let far = stage.remediate(json!({"timeout": "6s"})).await?;
+        let far = stage.remediate(json!({"timeout": "10s"})).await?;
         far.phase("Proving", SOON).await?;
         let stamp =
             json!({"metadata": {"annotations": {"remediation.medik8s.io/nhc-timed-out": "2026-01-01T00:00:00Z"}}});
@@ -76,7 +76,7 @@ fn another_node_under_the_name_is_left_alone() {
         let stage = Cluster::shared().await?.stage("replaced").await?;
         stage.face.set_fault(stage.victim(), Some(Fault::LieOff));
         stage.victim().hang();
-        let far = stage.remediate(json!({"timeout": "6s"})).await?;
+        let far = stage.remediate(json!({"timeout": "10s"})).await?;
         far.phase("Proving", SOON).await?;
         let nodes: Api<Node> = Api::all(stage.client.clone());
         let old = stage.node(stage.victim()).await?.uid();

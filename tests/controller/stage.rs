@@ -28,8 +28,8 @@ use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 pub const NAMESPACE: &str = "ringfence-system";
 /// Longer than anything takes that goes right, on two loaded cores.
 pub const SOON: Duration = Duration::from_secs(60);
-/// Where a phase is to be held, long enough to be seen.
-pub const SHORT: &str = "3s";
+/// The shortest `timeout` that counts.
+pub const SHORT: &str = "10s";
 
 /// One runtime for all tests: what they share must outlive each of them.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));

@@ -137,7 +137,7 @@ fn a_clumsy_bmc_is_understood() {
             let stage = Cluster::shared().await?.stage(&format!("clumsy-{name}")).await?;
             stage.face.set_fault(stage.victim(), Some(fault));
             stage.victim().hang();
-            let far = stage.remediate(json!({"timeout": "5s"})).await?;
+            let far = stage.remediate(json!({"timeout": "10s"})).await?;
             fenced(&stage).await?;
             far.phase("Done", SOON).await?;
             stage.judged().await?;
