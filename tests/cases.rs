@@ -55,8 +55,8 @@ fn every_rule_has_a_case_or_a_mutant() {
         }
     }
     let mutants = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/model/mutants");
-    for file in fs::read_dir(mutants).unwrap() {
-        let text = fs::read_to_string(file.unwrap().path()).unwrap();
+    for file in fs::read_dir(mutants).expect("the mutants are there") {
+        let text = fs::read_to_string(file.expect("a listed file").path()).expect("readable");
         let broken = known.iter().filter(|r| text.contains(&format!("(\"{r}\", \"")));
         shown.extend(broken.map(|r| r.to_string()));
     }
@@ -70,9 +70,9 @@ fn cases() -> std::path::PathBuf {
 
 fn all() -> Vec<(String, Golden)> {
     let mut files = BTreeMap::new();
-    for entry in fs::read_dir(cases()).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+    for entry in fs::read_dir(cases()).expect("the cases are there") {
+        let path = entry.expect("a listed file").path();
+        let name = path.file_stem().expect("a file has a name").to_string_lossy().into_owned();
         if name != "base" {
             let golden: Vec<Golden> = read(&path);
             files.insert(name, golden);
@@ -82,7 +82,7 @@ fn all() -> Vec<(String, Golden)> {
 }
 
 fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> T {
-    let text = fs::read_to_string(path).unwrap();
+    let text = fs::read_to_string(path).expect("readable");
     serde_yaml_ng::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 

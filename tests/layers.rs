@@ -49,6 +49,7 @@ const LAYERS: &[Layer] = &[
             "status",
             "story",
             "resolve::Action",
+            "resolve::is_object_name",
             "observe::Memories",
             "observe::OFF",
             "observe::Scene",
@@ -116,12 +117,12 @@ fn sources(folder: &str) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
+        for entry in fs::read_dir(&folder).expect("the folder is there") {
+            let path = entry.expect("a listed file").path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
-                let text = fs::read_to_string(&path).unwrap();
+                let text = fs::read_to_string(&path).expect("readable");
                 let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
                 found.insert(path, code.collect::<Vec<_>>().join("\n"));
             }
@@ -132,13 +133,13 @@ fn sources(folder: &str) -> BTreeMap<PathBuf, String> {
 
 /// `src/observe/set.rs` and `src/observe.rs` are both of `observe`.
 fn module(path: &Path) -> String {
-    let inner = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+    let inner = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).expect("below src");
     inner.iter().next().unwrap_or_default().to_string_lossy().trim_end_matches(".rs").to_string()
 }
 
 /// Whether this file is the root of a module of the crate.
 fn is_root(path: &Path) -> bool {
-    let inner = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+    let inner = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).expect("below src");
     inner.components().count() == 1 || inner.components().count() == 2 && inner.ends_with("mod.rs")
 }
 
