@@ -6,11 +6,13 @@
 
 #![deny(clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
 
+mod case;
 mod phase;
 mod proof;
 
 use std::time::Duration;
 
+pub use case::{Case, Claim, Order, Pods, Policy, Volumes};
 pub use phase::{Leave, Off, Phase, Rest, Then, Why};
 pub use proof::{Binding, Doubt, Identity, Proof, Reading};
 use serde::{Deserialize, Serialize};
@@ -39,108 +41,6 @@ const LOOK_LATE: Millis = 2_000;
 const LOOK_HALTED: Millis = 30_000;
 /// What only the API server has to be asked for (another's claim, the quorum, a Secret that was missing).
 const ASK_AGAIN: Millis = 2_000;
-
-/// Our NoSchedule taint and annotation, which also claim the node for one remediation (A1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Claim {
-    /// No remediation holds the node, or one that no longer exists.
-    Free,
-    /// This one holds it.
-    Ours,
-    /// Another one does.
-    Others,
-}
-
-/// What spec and Secrets resolve to now, against the order pinned in `status` (A2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Order {
-    /// The pinned one; before one is pinned: any.
-    Same,
-    /// Another device.
-    Changed,
-    /// None at all.
-    Unresolved,
-}
-
-/// What remains of the set's pods (R2, R3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Pods {
-    /// At least one was not deleted yet.
-    Untouched,
-    /// All were deleted by us; someone's finalizer holds some.
-    Terminating,
-    /// None.
-    Gone,
-}
-
-/// What remains of the set's volumes (R4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Volumes {
-    /// Attached, and the Node says that they are in use.
-    InUse,
-    /// Attached, and free to be detached.
-    Attached,
-    /// None.
-    Gone,
-}
-
-/// Constants of one remediation, each from its spec or from the driver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Policy {
-    /// `retrycount`: offs in all.
-    pub attempts: u32,
-    /// `timeout`: a power command lands within this time of its decision, or never.
-    pub patience: Millis,
-    /// `retryinterval`: pause after an off that nobody answered.
-    pub gap: Millis,
-    /// `releaseTimeout` (R5).
-    pub release_timeout: Millis,
-    /// Off is read again after this time (P1); the driver's.
-    pub settle: Millis,
-    /// A proof expires this long after its last Off (P4).
-    pub max_age: Millis,
-    /// One missed Lease renewal (P3).
-    pub renewal: Millis,
-    /// `action: reboot`: the machine is switched on again.
-    pub restore: bool,
-}
-
-/// Everything a decision may depend on: remediation, Node, isolator, and the remediation again, all read live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Case {
-    /// Constants.
-    pub policy: Policy,
-    /// As persisted.
-    pub phase: Phase,
-    /// How, if at all, the remediation is being left.
-    pub leave: Leave,
-    /// What spec and Secrets say now.
-    pub order: Order,
-    /// Spec or Secrets have changed since it halted.
-    pub edited: bool,
-    /// What the isolator says of the pinned device; `Unknown` also when nobody looked.
-    pub reading: Reading,
-    /// Whose machine that is.
-    pub identity: Identity,
-    /// Another device of this node says On.
-    pub other_on: bool,
-    /// When the node itself last showed life, as seen from here: Lease, Ready heartbeat, bootID. 0: never.
-    pub life: Time,
-    /// The other control-plane nodes make a majority, or this is none, or the template doesn't care (A3).
-    pub quorum: bool,
-    /// Who holds the node.
-    pub claim: Claim,
-    /// Another remediation of this node waits for it (L6).
-    pub heir: bool,
-    /// Our NoExecute taint is on the node (R1).
-    pub barrier: bool,
-    /// The Node's seal names this very entry of the phase (S2), or there is no such Node any more.
-    pub sealed: bool,
-    /// What remains of the set's pods.
-    pub pods: Pods,
-    /// What remains of the set's volumes.
-    pub volumes: Volumes,
-}
 
 /// One change of the cluster. Each can be repeated.
 #[derive(Debug, PartialEq, Eq)]
@@ -218,12 +118,19 @@ pub fn decide(c: &Case, now: Now) -> Step {
         Enter(Restoring { attempt: 1, off, on: None, then })
     };
 
-    // S1: in any phase, a node that lives loses our NoExecute taint first.
+    // A clock was set back, or the last leader's was ahead: nothing waits for a time that may never come.
+    if let Some(phase) = c.phase.not_after(wall) {
+        return Enter(phase);
+    }
+    // S1: in any phase, a node that lives loses our NoExecute taint first; and so does a node that is not ours (L3).
     let off_at = match c.phase {
         Proving { off, .. } | Releasing { off, .. } | Halted { off: Some(off), .. } => off.at,
-        Accepted | Isolating { .. } | Restoring { .. } | Done { .. } | Halted { off: None, .. } => wall,
+        Restoring { off, .. } => off,
+        Done { rest } | Halted { off: None, rest, .. } => rest.quiet.unwrap_or(wall),
+        Accepted | Isolating { .. } => wall,
     };
-    if c.barrier && (c.reading == Reading::Running || c.contradicted(off_at, wall)) {
+    let lives = c.reading == Reading::Running || c.contradicted(off_at, wall);
+    if c.barrier && (lives || matches!(c.leave, Leave::NodeGone { .. })) {
         return Do(Effect::Retract);
     }
     // L2, L3: `off` says whether an on may have been sent since (L6).
@@ -242,12 +149,13 @@ pub fn decide(c: &Case, now: Now) -> Step {
     match c.phase {
         Accepted if deleted => Enter(Done { rest: Rest::UNTOUCHED }), // L1
         Accepted if c.order == Order::Unresolved => decline(Why::Unresolved),
-        Accepted => match (c.hopeless(), c.claim) {
-            (Some(why), Claim::Ours | Claim::Free | Claim::Others) => decline(why),
-            (None, Claim::Others) => decline(Why::Busy),
-            (None, Claim::Free) => Do(Effect::Claim), // A1, and before the quorum is counted (A3)
-            (None, Claim::Ours) if !c.quorum => decline(Why::Quorum),
-            (None, Claim::Ours) => isolate(1, false),
+        Accepted => match c.claim {
+            Claim::Others => decline(Why::Busy),
+            // A1: before anybody looks, so that nothing new is scheduled there, and before the quorum is counted (A3).
+            Claim::Free => Do(Effect::Claim),
+            Claim::Ours if let Some(why) = c.hopeless() => decline(why),
+            Claim::Ours if !c.quorum => decline(Why::Quorum),
+            Claim::Ours => isolate(1, false),
         },
 
         // Written ahead of its off, so one may be on its way. Left only for Proving: what is decided there is decided
@@ -266,6 +174,10 @@ pub fn decide(c: &Case, now: Now) -> Step {
             Err(Doubt::WrongMachine) => halt(Why::WrongMachine, Some(off)),
             Err(Doubt::Refused) => halt(Why::Refused, Some(off)),
             Err(Doubt::Unsettled) => Wait(Duration::from_millis(c.policy.settle)),
+            // Off, and the node's next renewals are awaited: another off would only begin that anew.
+            Err(Doubt::Uncommanded | Doubt::Contradicted) if off.answered && !landed(off.at + 2 * c.policy.renewal) => {
+                look(off.at, wall)
+            }
             Err(Doubt::Running | Doubt::Unknown | Doubt::Stale)
             | Err(Doubt::Uncommanded | Doubt::Unbound)
             | Err(Doubt::Contradicted) => match (off.answered, attempt < attempts) {
@@ -326,7 +238,7 @@ pub fn decide(c: &Case, now: Now) -> Step {
         Done { rest } if c.awaited() && rest.quiet.is_some_and(landed) => {
             Enter(Done { rest: Rest { yielded: true, ..rest } }) // L6
         }
-        Done { .. } => Wait(Duration::from_millis(LOOK_HALTED)),
+        Done { .. } => c.rest(LOOK_HALTED),
 
         Halted { why, off, rest: Rest { quiet: None, .. } } => {
             Enter(Halted { why, off, rest: Rest { quiet: Some(wall), yielded: false } })
@@ -381,45 +293,6 @@ fn look(since: Time, now: Time) -> Step {
 }
 
 impl Case {
-    /// Tells whether nothing remains of the set.
-    fn released(&self) -> bool {
-        self.pods == Pods::Gone && self.volumes == Volumes::Gone
-    }
-
-    /// Tells whether the machine runs: its isolator says so, or is silent although it was told to switch the machine
-    /// on, and the node itself has shown life after every off of ours must have landed. (Told: with no binding by
-    /// identity, what we switched off may be another machine than the node.) Settles a restoration, never a release.
-    fn runs(&self, off: Time, on: Option<Time>) -> bool {
-        match self.reading {
-            Reading::Running => true,
-            Reading::Isolated { .. } => false,
-            Reading::Unknown | Reading::Refused => on.is_some() && self.life > off.saturating_add(self.policy.patience),
-        }
-    }
-
-    /// What keeps this order from ever proving anything, if something does: looking again can't mend it.
-    fn hopeless(&self) -> Option<Why> {
-        match (self.identity, self.reading) {
-            (Identity::Other, Reading::Running | Reading::Isolated { .. } | Reading::Unknown | Reading::Refused) => {
-                Some(Why::WrongMachine)
-            }
-            (Identity::Same | Identity::Unsaid, Reading::Refused) => Some(Why::Refused),
-            (Identity::Same | Identity::Unsaid, Reading::Running | Reading::Isolated { .. } | Reading::Unknown) => None,
-        }
-    }
-
-    fn unproven(&self) -> Why {
-        match self.reading {
-            Reading::Unknown | Reading::Refused => Why::Unheard,
-            Reading::Running | Reading::Isolated { .. } => Why::NotProven,
-        }
-    }
-
-    /// We hold the node, and another remediation of it waits.
-    fn awaited(&self) -> bool {
-        self.heir && self.claim == Claim::Ours
-    }
-
     /// L6: a halted remediation promises the node to the next one once nothing of its own can arrive: late offs are
     /// covered by L1, a late on is not.
     fn offer(&self, why: Why, off: Option<Off>, rest: Rest, now: Time) -> Step {
@@ -427,13 +300,18 @@ impl Case {
         if self.awaited() && (off.is_some() || settled) {
             return Step::Enter(Phase::Halted { why, off, rest: Rest { yielded: true, ..rest } });
         }
-        Step::Wait(Duration::from_millis(match why {
+        self.rest(match why {
             Why::Busy | Why::Quorum | Why::Unresolved | Why::NewOrder => ASK_AGAIN,
             // The device is left alone; but Secrets are not watched.
             Why::Refused | Why::WrongMachine => ASK_AGAIN,
             Why::Unheard | Why::NotProven | Why::NotRestored => LOOK_HALTED,
             Why::TimedOut | Why::NodeGone => LOOK_HALTED,
-        }))
+        })
+    }
+
+    /// With our barrier up, a node that comes back must be seen soon (S1).
+    fn rest(&self, pause: Millis) -> Step {
+        Step::Wait(Duration::from_millis(if self.barrier { LOOK_LATE } else { pause }))
     }
 
     /// Sealed first: the heir's own seal does not reach the pods of our set (S2).
@@ -441,7 +319,7 @@ impl Case {
         match self.awaited() {
             true if !self.sealed => Step::Do(Effect::Seal),
             true => Step::Do(Effect::HandOver),
-            false => Step::Wait(Duration::from_millis(LOOK_HALTED)),
+            false => self.rest(LOOK_HALTED),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Time;
+use super::{Claim, Time};
 
 /// Where a remediation stands. Written to `status` *before* anything it permits is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -63,11 +63,13 @@ impl Phase {
     /// Tells whether a decision in this phase depends on the isolator's reading: where it does not, nobody looks (the
     /// reading is `Unknown` then), no session of the BMC is taken, and no account is locked.
     ///
+    /// `claim`: who holds the node; it is claimed before anybody looks.
     /// `barrier`: our NoExecute taint is on the node; whoever has it up must see a node that lives (S1).
     /// `edited`: spec or Secrets have changed since it halted.
-    pub fn looks(self, barrier: bool, edited: bool) -> bool {
+    pub fn looks(self, claim: Claim, barrier: bool, edited: bool) -> bool {
         match self {
-            Phase::Accepted | Phase::Proving { .. } | Phase::Releasing { .. } | Phase::Restoring { .. } => true,
+            Phase::Accepted => claim == Claim::Ours,
+            Phase::Proving { .. } | Phase::Releasing { .. } | Phase::Restoring { .. } => true,
             Phase::Isolating { .. } | Phase::Done { .. } => barrier,
             Phase::Halted { rest: Rest { yielded: true, .. }, .. } => barrier,
             Phase::Halted { why, off, rest: Rest { yielded: false, .. } } => match why {
@@ -79,6 +81,29 @@ impl Phase {
                 Why::Busy | Why::Unresolved => false,
             },
         }
+    }
+}
+
+impl Phase {
+    /// Returns the phase with no time later than `now`, if it has any.
+    pub(super) fn not_after(self, now: Time) -> Option<Self> {
+        let off = |off: Off| Off { at: off.at.min(now), ..off };
+        let rest = |rest: Rest| Rest { quiet: rest.quiet.map(|quiet| quiet.min(now)), ..rest };
+        let phase = match self {
+            Phase::Accepted | Phase::Isolating { .. } => self,
+            Phase::Proving { attempt, off: sent } => Phase::Proving { attempt, off: off(sent) },
+            Phase::Releasing { attempt, off: sent, since } => {
+                Phase::Releasing { attempt, off: off(sent), since: since.min(now) }
+            }
+            Phase::Restoring { attempt, off, on, then } => {
+                Phase::Restoring { attempt, off: off.min(now), on: on.map(|on| on.min(now)), then }
+            }
+            Phase::Done { rest: quiet } => Phase::Done { rest: rest(quiet) },
+            Phase::Halted { why, off: sent, rest: quiet } => {
+                Phase::Halted { why, off: sent.map(off), rest: rest(quiet) }
+            }
+        };
+        (phase != self).then_some(phase)
     }
 }
 

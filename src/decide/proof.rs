@@ -107,12 +107,13 @@ impl Case {
             Reading::Unknown => return Err(Doubt::Unknown),
             Reading::Refused => return Err(Doubt::Refused),
         };
-        let (binding, wait): (_, Millis) = match self.identity {
+        // `wait`: since our off. `watch`: in one unbroken series, whose beginning is what a sign of life is told by.
+        let (binding, wait, watch): (_, Millis, Millis) = match self.identity {
             // Never seen on: the Off may be older than our off, and an accepted off may take its time (I2).
-            Identity::Same if !off.seen_on => (Binding::Identity, policy.patience),
-            Identity::Same => (Binding::Identity, 0),
+            Identity::Same if !off.seen_on => (Binding::Identity, policy.patience, policy.renewal),
+            Identity::Same => (Binding::Identity, 0, 0),
             // A mis-wired outlet shows only by the node's next renewal (P3).
-            Identity::Unsaid if off.seen_on => (Binding::Witness, policy.renewal),
+            Identity::Unsaid if off.seen_on => (Binding::Witness, policy.renewal, policy.renewal),
             Identity::Unsaid => return Err(Doubt::Unbound),
             Identity::Other => return Err(Doubt::WrongMachine),
         };
@@ -121,6 +122,9 @@ impl Case {
         }
         if self.contradicted(off.at, now.wall) {
             return Err(Doubt::Contradicted); // P3
+        }
+        if last.saturating_sub(first) < watch {
+            return Err(Doubt::Uncommanded); // P3: a process that has just come has seen no renewal missed
         }
         let expires = last.saturating_add(policy.max_age);
         match now.mono <= expires {

@@ -183,7 +183,7 @@ impl Observer {
             _ => (Set::default(), Left::default()),
         };
 
-        let looks = phase.looks(barrier, edited);
+        let looks = phase.looks(claim, barrier, edited);
         let (device, sight) = match (pinned.or(resolved.as_ref().ok().map(|now| &now.order)), &resolved) {
             (Some(order), Ok(now)) => self.look(&uid, order, now, looks).await,
             (None, _) | (_, Err(_)) => (None, None),
@@ -192,7 +192,9 @@ impl Observer {
             (Some(sight), Some(order)) => identity(order, sight),
             _ => Identity::Unsaid,
         };
-        let (reading, series, life) = self.remember(&uid, &pinned_node.name, looks, sight.as_ref()).await?;
+        // S1, P3: also where the device is left alone, the node itself may show life.
+        let listens = phase != Phase::Accepted && claim != Claim::Others;
+        let (reading, series, life) = self.remember(&uid, &pinned_node.name, listens, sight.as_ref()).await?;
 
         let case = Case {
             policy: Policy { restore, ..policy },

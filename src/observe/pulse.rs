@@ -28,13 +28,13 @@ impl Observer {
         &self,
         uid: &str,
         node: &str,
-        looked: bool,
+        listens: bool,
         sight: Option<&Sight>,
     ) -> Result<(Reading, Option<Series>, Time), Error> {
         let reading = sight.map_or(Reading::Unknown, Reading::from);
         // Stamped when the answer came, before anything else is asked.
         let now = self.clock.now();
-        let pulse = if looked { Some(self.pulse(node).await?) } else { None };
+        let pulse = if listens { Some(self.pulse(node).await?) } else { None };
         let (series, life) = self.memories.add(uid, reading, pulse, now);
         let reading = match (reading, series) {
             (Reading::Isolated { .. }, Some(Series { first, last })) => Reading::Isolated { first, last },
