@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::decide::{Now, Time};
+use crate::decide::{Mono, Now, Time};
 
 /// Tells the time. Everything that waits uses tokio's clock; wall time comes from here alone, so that a simulation
 /// under tokio's paused clock sees both move together.
@@ -43,8 +43,12 @@ impl Clock {
 
     /// Returns this moment on both clocks.
     pub fn now(&self) -> Now {
-        let mono = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Now { wall: millis(self.timestamp()), mono }
+        Now { wall: millis(self.timestamp()), mono: self.mono(Instant::now()) }
+    }
+
+    /// Returns an instant as `decide` counts: milliseconds since this clock was made, rounded down.
+    pub fn mono(&self, at: Instant) -> Mono {
+        u64::try_from(at.saturating_duration_since(self.start).as_millis()).unwrap_or(Mono::MAX)
     }
 
     /// Returns the deadline that lies `after` from now.

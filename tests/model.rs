@@ -10,6 +10,8 @@ mod clock;
 mod explore;
 #[path = "model/frozen.rs"]
 mod frozen;
+#[path = "model/memory.rs"]
+mod memory;
 #[path = "model/mind.rs"]
 mod mind;
 #[path = "model/mutants.rs"]

@@ -69,6 +69,8 @@ pub struct Status {
     pub power: PowerState,
     /// Which machine it was read from, if the BMC says so.
     pub system_uuid: Option<SystemUuid>,
+    /// When the power state came, before anything else was asked: what it says is no younger.
+    pub read_at: Instant,
     /// The URL of what was read, without credentials.
     pub source: String,
 }

@@ -42,6 +42,8 @@ pub struct Sight {
     pub state: State,
     /// Which machine the device says it is.
     pub system_uuid: Option<SystemUuid>,
+    /// When the state was read; what a proof is aged by.
+    pub read_at: Instant,
     /// In words for people, with no secret in them: what was read, or why nothing was.
     pub said: String,
     /// Stable code of what went wrong ("BMCAuthFailed"), if anything did.

@@ -42,7 +42,8 @@ impl From<Status> for Sight {
             // On its way down, or a contradiction: not off (P1).
             PowerState::Other(said) => (State::Running, format!("it says {said}")),
         };
-        Self { state, system_uuid: status.system_uuid, said, label: None, source: Some(status.source) }
+        let Status { system_uuid, read_at, source, .. } = status;
+        Self { state, system_uuid, read_at, said, label: None, source: Some(source) }
     }
 }
 
@@ -50,6 +51,7 @@ impl Sight {
     /// Returns what a look that failed has seen: nothing, and why.
     pub fn failed(error: &Error) -> Self {
         let state = if error.may_pass() { State::Unknown } else { State::Refused };
-        Self { state, system_uuid: None, said: error.to_string(), label: Some(error.label()), source: None }
+        let (said, label, read_at) = (error.to_string(), Some(error.label()), Instant::now());
+        Self { state, system_uuid: None, read_at, said, label, source: None }
     }
 }

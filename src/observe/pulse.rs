@@ -7,7 +7,7 @@ use kube::{Api, ResourceExt};
 use super::memory::Series;
 use super::{Error, Observer, Reading};
 use crate::cluster::call;
-use crate::decide::Time;
+use crate::decide::{Now, Time};
 use crate::isolate::Sight;
 
 /// Where kubelets renew their Leases.
@@ -32,8 +32,9 @@ impl Observer {
         sight: Option<&Sight>,
     ) -> Result<(Reading, Option<Series>, Time), Error> {
         let reading = sight.map_or(Reading::Unknown, Reading::from);
-        // Stamped when the answer came, before anything else is asked.
+        // As old as the reading itself, whatever else was asked after it (P4).
         let now = self.clock.now();
+        let now = Now { mono: sight.map_or(now.mono, |sight| self.clock.mono(sight.read_at)), ..now };
         let pulse = if listens { Some(self.pulse(node).await?) } else { None };
         let (series, life) = self.memories.add(uid, reading, pulse, now);
         let reading = match (reading, series) {

@@ -12,17 +12,18 @@ pub const NOW: Time = 1000;
 pub const PATIENCE: Time = 2;
 /// Ticks.
 pub const LATE: u8 = 1;
-/// Nothing distinguishes times older than `PATIENCE`.
+/// One missed renewal of the Lease: a node that talks does so in every tick.
+pub const RENEWAL: Time = 1;
+/// Few things distinguish times older than `PATIENCE`.
 pub const CAP: Time = PATIENCE;
+/// Proving awaits two renewals after that, and a restoration's sign of life comes after one (and one tick).
+const LONG: Time = PATIENCE + 2 * RENEWAL;
 
 impl State {
     /// One tick passes.
     pub fn tick(&mut self, world: &World) {
-        self.phase = older_phase(self.phase);
-        self.life = older(self.life, CAP);
-        if world.settle && !self.on || self.fading {
-            self.off_since = older(self.off_since, 1);
-        }
+        self.phase = aged(self.phase, 1);
+        self.fade();
         if self.fading {
             self.cut();
         }
@@ -39,7 +40,7 @@ impl State {
             }
         }
         if self.on && self.talks {
-            self.life = NOW;
+            self.beat();
         }
         for hand in &mut self.hands {
             match hand.act {
@@ -47,42 +48,41 @@ impl State {
                 Act::Looked(_) => *hand = IDLE, // a reading that old is no reading
                 Act::Send(..) if hand.age == LATE && !world.flawed(Flaw::LatePowerForEver) => *hand = IDLE,
                 Act::Send(power, answered, silent) => {
-                    hand.act = Act::Send(power, older_phase(answered), older_phase(silent));
+                    hand.act = Act::Send(power, aged(answered, 1), aged(silent, 1));
                     hand.age = (hand.age + 1).min(LATE);
                 }
-                Act::Enter(phase) => hand.act = Act::Enter(older_phase(phase)),
+                Act::Enter(phase) => hand.act = Act::Enter(aged(phase, 1)),
                 Act::Idle | Act::Do(_) | Act::Finish => {}
             }
         }
     }
 }
 
-fn older(time: Time, cap: Time) -> Time {
-    if time == 0 { 0 } else { (time - 1).max(NOW - cap) }
+/// The same phase, with no time older than is told apart in it.
+pub fn settled(phase: Phase) -> Phase {
+    aged(phase, 0)
 }
 
-fn older_off(off: Off) -> Off {
-    Off { at: older(off.at, CAP), ..off }
-}
-
-fn older_rest(rest: Rest, cap: Time) -> Rest {
-    Rest { quiet: rest.quiet.map(|t| older(t, cap)), ..rest }
-}
-
-fn older_phase(phase: Phase) -> Phase {
+fn aged(phase: Phase, by: Time) -> Phase {
     use Phase::*;
+    let old = |time: Time, cap| if time == 0 { 0 } else { (time - by).max(NOW - cap) };
+    let off_of = |off: Off, cap| Off { at: old(off.at, cap), ..off };
+    let rest_of = |rest: Rest, cap| Rest { quiet: rest.quiet.map(|t| old(t, cap)), ..rest };
     match phase {
         Accepted | Isolating { .. } => phase,
-        Proving { attempt, off } => Proving { attempt, off: older_off(off) },
-        Releasing { attempt, off, since } => Releasing { attempt, off: older_off(off), since: older(since, CAP) },
-        // `life` is compared with this time plus PATIENCE.
+        Proving { attempt, off } => {
+            Proving { attempt, off: off_of(off, if off.answered { LONG } else { CAP }) }
+        }
+        Releasing { attempt, off, since } => Releasing { attempt, off: off_of(off, CAP), since: old(since, CAP) },
         Restoring { attempt, off, on, then } => {
-            Restoring { attempt, off: older(off, CAP + 1), on: on.map(|t| older(t, CAP)), then }
+            Restoring { attempt, off: old(off, LONG), on: on.map(|t| old(t, CAP)), then }
         }
-        Done { rest } => Done { rest: older_rest(rest, CAP) },
+        Done { rest } => Done { rest: rest_of(rest, CAP) },
         Halted { why: why @ Why::NotRestored, off, rest } => {
-            Halted { why, off: off.map(older_off), rest: older_rest(rest, CAP + 1) }
+            Halted { why, off: off.map(|off| off_of(off, CAP)), rest: rest_of(rest, LONG) }
         }
-        Halted { why, off, rest } => Halted { why, off: off.map(older_off), rest: older_rest(rest, CAP) },
+        Halted { why, off, rest } => {
+            Halted { why, off: off.map(|off| off_of(off, CAP)), rest: rest_of(rest, CAP) }
+        }
     }
 }

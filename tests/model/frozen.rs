@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use ringfence::decide::{Order, Phase, Power, Rest, Why};
 
 use crate::explore::{Fast, Key, key};
+use crate::memory::BLANK;
 use crate::state::{Act, Bmc, Deed, FRESH, Hand, IDLE, Pod, State};
 use crate::world::World;
 
@@ -59,6 +60,7 @@ impl Rests {
     /// Runs the controller alone from this state on; answers what is wrong with where it ends, and the way there.
     pub fn check(&mut self, state: &State, world: &World) -> Result<(), (&'static str, Vec<String>)> {
         let mut alone = State { hands: [state.hands[0], IDLE], sends: 0, off_sent: false, ..*state };
+        alone.memories[1] = BLANK;
         if let Act::Looked(_) = alone.hands[0].act {
             alone.hands[0] = IDLE;
         }
@@ -114,7 +116,8 @@ fn step(state: &State, frozen: Frozen, held: bool, world: &World) -> Alone {
     match state.hands[0].act {
         Act::Idle | Act::Looked(_) => {
             let view = state.view(world);
-            match state.ask(view, world) {
+            x.remember(0, &view, world);
+            match x.ask(0, view, world) {
                 (Act::Idle, _) => {
                     x.hands[0] = IDLE;
                     x.tick(world);

@@ -4,14 +4,14 @@ use ringfence::decide::{
     Case, Claim, Effect, Identity, Leave, Now, Order, Phase, Pods, Policy, Power, Reading, Step, Volumes, decide,
 };
 
-use crate::clock::{NOW, PATIENCE};
+use crate::clock::{NOW, PATIENCE, RENEWAL};
 use crate::state::{Act, Bmc, Deed, Pod, State, View, Volume};
 use crate::world::{Flaw, Slip, World};
 
 impl State {
-    /// What the isolator would say now.
+    /// What the isolator would say now; the series that an Off belongs to is for the replica to know.
     pub fn reading(&self, world: &World) -> Reading {
-        let off = Reading::Isolated { first: if world.settle { self.off_since } else { NOW }, last: NOW };
+        let off = Reading::Isolated { first: NOW, last: NOW };
         let on = self.power(self.device_wrong(), world) && (self.astray(world) || !self.fading);
         match self.bmc {
             Bmc::Locked => Reading::Refused,
@@ -30,7 +30,15 @@ impl State {
 
     /// Whether anybody looks in this phase.
     pub fn looks(&self, world: &World) -> bool {
-        self.phase.looks(self.our_barrier(), self.edited) || world.flawed(Flaw::LooksAgain)
+        self.phase.looks(self.claim(), self.our_barrier(), self.edited) || world.flawed(Flaw::LooksAgain)
+    }
+
+    fn claim(&self) -> Claim {
+        match (self.cordoned, self.other) {
+            (true, _) => Claim::Ours,
+            (false, true) => Claim::Others,
+            (false, false) => Claim::Free,
+        }
     }
 
     /// What `observe` would see now.
@@ -45,11 +53,7 @@ impl State {
                 Reading::Running | Reading::Isolated { .. } if self.astray(world) => Identity::Other,
                 Reading::Running | Reading::Isolated { .. } => Identity::Same,
             },
-            claim: match (self.cordoned, self.other) {
-                (true, _) => Claim::Ours,
-                (false, true) => Claim::Others,
-                (false, false) => Claim::Free,
-            },
+            claim: self.claim(),
             barrier,
             sealed: self.sealed || matches!(self.leave, Leave::NodeGone { .. }),
             pods: match self.old {
@@ -67,7 +71,8 @@ impl State {
         }
     }
 
-    fn case(&self, view: View, world: &World) -> Case {
+    fn case(&self, r: usize, view: View, world: &World) -> Case {
+        let memory = self.memories[r];
         let (phase, leave) = view.cr.unwrap_or((self.phase, self.leave));
         Case {
             policy: Policy {
@@ -77,7 +82,7 @@ impl State {
                 release_timeout: 2,
                 settle: world.settle.into(),
                 max_age: 0,
-                renewal: 1,
+                renewal: RENEWAL,
                 restore: world.restore,
             },
             phase,
@@ -88,10 +93,13 @@ impl State {
                 Some(_) | None => Order::Same,
             },
             edited: self.edited,
-            reading: view.reading,
+            reading: match (view.reading, memory.first) {
+                (Reading::Isolated { last, .. }, Some(first)) => Reading::Isolated { first, last },
+                (reading, _) => reading,
+            },
             identity: view.identity,
             other_on: false,
-            life: self.life,
+            life: memory.life,
             quorum: self.quorum,
             claim: view.claim,
             heir: self.heir,
@@ -102,9 +110,9 @@ impl State {
         }
     }
 
-    /// Decides.
-    pub fn ask(&self, view: View, world: &World) -> (Act, Case) {
-        let mut case = self.case(view, world);
+    /// Decides, once the view is remembered.
+    pub fn ask(&self, r: usize, view: View, world: &World) -> (Act, Case) {
+        let mut case = self.case(r, view, world);
         if let Slip::Case(bend) = world.slip {
             bend(&mut case);
         }
@@ -136,6 +144,11 @@ impl State {
             self.bad = self.judge(act, case, view, world);
         }
         let (cr, wrong) = (self.cr, self.device_wrong());
+        if let Act::Send(..) = act
+            && !world.flawed(Flaw::SeriesOverCommand)
+        {
+            self.memories[r].first = None;
+        }
         let hand = &mut self.hands[r];
         (hand.act, hand.age, hand.cr, hand.wrong) = (act, 0, cr, wrong);
     }

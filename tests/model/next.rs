@@ -2,7 +2,8 @@
 
 use ringfence::decide::{Leave, Phase, Power, Reading};
 
-use crate::clock::{LATE, NOW};
+use crate::clock::LATE;
+use crate::memory::BLANK;
 use crate::state::{Act, Bmc, Deed, FRESH, Hand, IDLE, Pod, State, View, Volume, name};
 use crate::world::{Flaw, World};
 
@@ -69,7 +70,10 @@ impl Events<'_> {
             });
         }
         if world.wakes && now.on && !now.talks {
-            self.may("kubelet is up", |x| (x.talks, x.life) = (true, NOW));
+            self.may("kubelet is up", |x| {
+                x.talks = true;
+                x.beat()
+            });
         }
         if world.owner && !now.on {
             self.may("someone switches it on", |x| {
@@ -192,20 +196,28 @@ impl Events<'_> {
     /// One replica of the controller.
     fn replica(&mut self, r: usize) {
         let (now, world) = (self.now, self.world);
+        if now.hands[r].act == Act::Idle {
+            self.may("restart", |x| x.memories[r] = BLANK);
+        }
         match now.hands[r].act {
             Act::Idle if now.gone => {}
             Act::Idle if world.split => self.may("look", |x| {
                 let mut view = x.view(&world);
+                x.remember(r, &view, &world);
                 if world.flawed(Flaw::CrReadFirst) {
                     view = View { cr: Some((x.phase, x.leave)), ..view };
                 }
                 x.hands[r] = Hand { act: Act::Looked(view), ..FRESH };
             }),
             Act::Idle => {
-                let view = now.view(&world);
-                let (act, case) = now.ask(view, &world);
-                if act != Act::Idle || now.judge(act, &case, view, &world).is_some() {
+                let (mut seen, view) = (now, now.view(&world));
+                seen.remember(r, &view, &world);
+                let (act, case) = seen.ask(r, view, &world);
+                if act == Act::Idle && seen.judge(act, &case, view, &world).is_none() {
+                    self.may("look", |x| *x = seen);
+                } else {
                     self.may("decide", |x| {
+                        *x = seen;
                         x.hands[r] = FRESH;
                         x.decided(r, act, &case, view, &world);
                     });
@@ -243,7 +255,7 @@ impl Events<'_> {
             view = View { cr: view.cr, ..now.view(&world) };
             (node_ok, cr_ok) = (true, hand.cr_ok);
         }
-        let (act, case) = now.ask(view, &world);
+        let (act, case) = now.ask(r, view, &world);
         self.may("decide", |x| {
             x.hands[r] = Hand { node_ok, cr_ok, pod_ok: hand.pod_ok, ..IDLE };
             x.decided(r, act, &case, view, &world);
@@ -314,7 +326,7 @@ impl State {
             Act::Idle | Act::Looked(_) | Act::Send(..) => unreachable!("not something to carry out"),
             Act::Enter(phase) if cr_ok => self.status_write(phase, hand.wrong, world),
             Act::Finish if cr_ok => {
-                self.gone = true;
+                (self.gone, self.memories) = (true, [BLANK; 2]);
                 self.cr_write()
             }
             Act::Enter(_) | Act::Finish => {}

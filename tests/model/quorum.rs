@@ -27,7 +27,7 @@ fn majority_lost(world: &World, tainted_count: bool) -> bool {
                 Act::Idle if node.on => {
                     node.quorum = tainted_count || !other_tainted;
                     let view = node.view(world);
-                    let (act, case) = node.ask(view, world);
+                    let (act, case) = node.ask(0, view, world);
                     node.hands[0] = FRESH;
                     node.decided(0, act, &case, view, world);
                 }

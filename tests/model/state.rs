@@ -1,9 +1,10 @@
 //! One node's world at one moment: the machine, its BMC, the API objects, and what each replica of the controller is
 //! about to do.
 
-use ringfence::decide::{Claim, Identity, Leave, Phase, Pods, Power, Reading, Rest, Then, Time, Volumes, Why};
+use ringfence::decide::{Claim, Identity, Leave, Phase, Pods, Power, Reading, Rest, Then, Volumes, Why};
 
-use crate::clock::{CAP, NOW};
+use crate::clock::settled;
+use crate::memory::{BLANK, Memory};
 use crate::world::{Flaw, World};
 
 /// How the BMC behaves.
@@ -113,14 +114,10 @@ pub struct State {
     pub on: bool,
     /// It loses power within a tick, and its BMC says Off already.
     pub fading: bool,
-    /// Since when its BMC has said Off, without a command in between.
-    pub off_since: Time,
     /// The old pod's processes run, and write.
     pub proc: bool,
     /// The kubelet renews the Lease.
     pub talks: bool,
-    /// When it last did.
-    pub life: Time,
     /// The machine behind the wrong order is on.
     pub neighbour: bool,
     pub bmc: Bmc,
@@ -158,6 +155,7 @@ pub struct State {
     /// Which remediation it is, counted from 1.
     pub cr: u8,
     pub hands: [Hand; 2],
+    pub memories: [Memory; 2],
     // Ghosts: known to the properties only.
     pub sends: u8,
     /// This remediation has sent an off.
@@ -175,10 +173,8 @@ impl State {
         let start = State {
             on: true,
             fading: false,
-            off_since: NOW,
             proc: true,
             talks: !world.hung,
-            life: if world.hung { NOW - CAP } else { NOW },
             neighbour: !world.no_plug,
             bmc: Bmc::Up,
             pend_off: 0,
@@ -203,6 +199,7 @@ impl State {
             gone: false,
             cr: 1,
             hands: [IDLE; 2],
+            memories: [BLANK; 2],
             sends: 0,
             off_sent: false,
             gave_up: false,
@@ -261,10 +258,9 @@ impl State {
         match (power, wrong && !world.alias) {
             (Power::Off, true) => self.neighbour = false,
             (Power::On, true) => self.neighbour = !world.no_plug,
-            (Power::Off, false) if world.settle && self.on => (self.fading, self.off_since) = (true, NOW),
+            (Power::Off, false) if world.settle && self.on => self.fading = true,
             (Power::Off, false) => {
                 self.cut();
-                self.off_since = NOW;
                 if world.flawed(Flaw::OffIsReboot) {
                     self.boot()
                 }
@@ -319,7 +315,7 @@ impl State {
             (_, Phase::Halted { .. }) => self.edited = false,
             (_, _) => {}
         }
-        self.phase = phase;
+        self.phase = settled(phase);
         self.sealed = false;
         self.cr_write();
     }
@@ -330,6 +326,7 @@ impl State {
         (self.phase, self.leave, self.gone) = (Phase::Accepted, Leave::No, false);
         (self.pinned_wrong, self.edited, self.heir, self.sealed, self.set) = (None, false, false, false, false);
         (self.sends, self.off_sent, self.gave_up) = (0, false, false);
+        self.memories = [BLANK; 2];
     }
 }
 

@@ -123,12 +123,21 @@ pub enum Flaw {
     SetNotFixed,
     /// The claim comes with NoExecute.
     NoExecuteFirst,
+    /// A silent BMC does not break a series of Offs.
+    SeriesOverSilence,
+    /// A command does not.
+    SeriesOverCommand,
 }
 
 impl World {
     /// Tells whether this world has that flaw.
     pub fn flawed(&self, flaw: Flaw) -> bool {
         matches!(self.slip, Slip::World(f) if f == flaw)
+    }
+
+    /// Tells whether the node may ever show life.
+    pub fn speaks(&self) -> bool {
+        !self.hung || self.wakes
     }
 }
 

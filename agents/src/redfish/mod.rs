@@ -258,6 +258,7 @@ impl fmt::Debug for Redfish {
 impl PowerSwitch for Redfish {
     async fn status(&self, by: Instant) -> Result<Status, Error> {
         let (url, system) = self.system(by).await?;
+        let read_at = Instant::now();
         let power = match system.power.as_deref() {
             Some("On") => PowerState::On,
             Some("Off") => self.confirm_off(&url, &system, by).await?,
@@ -268,7 +269,7 @@ impl PowerSwitch for Redfish {
         };
         let system_uuid = system.uuid.as_deref().and_then(SystemUuid::parse);
         tracing::debug!(%url, ?power, "read the system");
-        Ok(Status { power, system_uuid, source: url.to_string() })
+        Ok(Status { power, system_uuid, read_at, source: url.to_string() })
     }
 
     async fn command(&self, command: Command, expect: Option<&SystemUuid>, by: Instant) -> Result<(), Error> {
