@@ -142,7 +142,7 @@ impl Actor<'_> {
         let now = self.clock.timestamp();
         let generation = far.metadata.generation;
         let rests = rests(scene.case.phase, phase);
-        let told = story::tell(scene, phase, self.memories.answer(&uid).as_deref());
+        let told = story::tell(scene, phase, self.memories.answer(&uid).as_deref(), self.clock.now());
         let status = far.status.get_or_insert_default();
         status::enter(status, phase, now);
         if let (Some(op), Ok(resolved), false) = (status.operation.as_mut(), &scene.resolved, rests) {
@@ -261,7 +261,7 @@ impl Actor<'_> {
             }
             // It waits for something else now: one cause was put right, and the next one shows.
             phase @ Phase::Halted { why: Why::Unresolved | Why::Busy, .. } => {
-                let told = story::tell(scene, phase, None);
+                let told = story::tell(scene, phase, None, self.clock.now());
                 if status.message.as_deref() != Some(&told.message) {
                     self.tell_again(scene, phase, &told).await?;
                 }

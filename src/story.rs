@@ -3,7 +3,7 @@
 //! isolator's sight.
 
 use crate::api::RemediationStrategy;
-use crate::decide::{Effect, Identity, Order, Phase, Reading, Rest, Then, Why};
+use crate::decide::{Doubt, Effect, Identity, Now, Order, Phase, Reading, Rest, Then, Why};
 use crate::events::Kind;
 use crate::marks;
 use crate::observe::Scene;
@@ -31,7 +31,7 @@ pub enum About {
 pub type Saying = (About, Kind, &'static str, String);
 
 /// Says what entering `phase` means. `answer`: how the last command was answered, if not with success.
-pub fn tell(scene: &Scene, phase: Phase, answer: Option<&str>) -> Told {
+pub fn tell(scene: &Scene, phase: Phase, answer: Option<&str>, now: Now) -> Told {
     let node = name(scene);
     let spec = &scene.far.spec;
     let attempts = scene.case.policy.attempts;
@@ -70,7 +70,7 @@ pub fn tell(scene: &Scene, phase: Phase, answer: Option<&str>) -> Told {
         }
         Phase::Done { .. } if scene.case.policy.restore => said(format!("{node} is on again; the remediation is done")),
         Phase::Done { .. } => said(format!("{node} stays off, as action: off wants; the remediation is done")),
-        Phase::Halted { why, .. } => halted(scene, why, answer),
+        Phase::Halted { why, .. } => halted(scene, why, answer, now),
     }
 }
 
@@ -151,7 +151,7 @@ fn is_news(from: Phase, to: Phase) -> bool {
     }
 }
 
-fn halted(scene: &Scene, why: Why, answer: Option<&str>) -> Told {
+fn halted(scene: &Scene, why: Why, answer: Option<&str>, now: Now) -> Told {
     let node = name(scene);
     let sight = scene.sight.as_ref();
     let heard = sight.map_or("nothing was asked", |sight| sight.said.as_str());
@@ -178,7 +178,7 @@ fn halted(scene: &Scene, why: Why, answer: Option<&str>) -> Told {
             label.unwrap_or("Unheard"),
             format!("{node} could not be proven off: {heard}; {kept}, and looking goes on"),
         ),
-        Why::NotProven => not_proven(scene, heard, answer, &kept),
+        Why::NotProven => not_proven(scene, heard, answer, &kept, now),
         Why::NotRestored => {
             ("NotRestored", format!("{node} was released, but could not be switched on again: {heard}"))
         }
@@ -205,37 +205,35 @@ fn halted(scene: &Scene, why: Why, answer: Option<&str>) -> Told {
     Told { code, message }
 }
 
-fn not_proven(scene: &Scene, heard: &str, answer: Option<&str>, kept: &str) -> (&'static str, String) {
+fn not_proven(scene: &Scene, heard: &str, answer: Option<&str>, kept: &str, now: Now) -> (&'static str, String) {
     let node = name(scene);
-    let answered = match scene.case.phase {
-        Phase::Proving { off, .. } | Phase::Releasing { off, .. } | Phase::Halted { off: Some(off), .. } => {
-            off.answered
-        }
-        Phase::Accepted | Phase::Isolating { .. } | Phase::Restoring { .. } | Phase::Done { .. } => false,
-        Phase::Halted { off: None, .. } => false,
-    };
-    let tries = count(usize::try_from(scene.case.policy.attempts).unwrap_or(usize::MAX), "attempt");
     let refused = answer.unwrap_or("no answer");
-    match (scene.case.reading, scene.case.identity) {
-        (Reading::Isolated { .. }, _) if !answered => (
+    let off = match scene.case.phase {
+        Phase::Proving { off, .. } | Phase::Releasing { off, .. } | Phase::Halted { off: Some(off), .. } => Some(off),
+        Phase::Accepted | Phase::Isolating { .. } | Phase::Restoring { .. } | Phase::Done { .. } => None,
+        Phase::Halted { off: None, .. } => None,
+    };
+    let answered = off.is_some_and(|off| off.answered);
+    match off.and_then(|off| scene.case.doubt(off, now)) {
+        Some(Doubt::Uncommanded) if !answered => (
             "OffNotAccepted",
             format!("{heard}, but it never accepted our off ({refused}), so that Off proves nothing of {node}; {kept}"),
         ),
-        (Reading::Isolated { .. }, Identity::Unsaid) => (
+        Some(Doubt::Unbound) => (
             "NoWitness",
             format!("{heard}, but nothing binds it to {node}: no system UUID, and it was never read On before; {kept}"),
         ),
-        (Reading::Isolated { .. }, Identity::Same | Identity::Other) => {
-            ("Contradicted", format!("{heard}, but {node} has shown life since, or the Off did not last; {kept}"))
+        Some(Doubt::Contradicted) => {
+            ("Contradicted", format!("{heard}, but {node} has shown life since: is this its machine? {kept}"))
         }
-        (Reading::Running | Reading::Unknown | Reading::Refused, _) if !answered => (
-            "NotProven",
-            format!("{node} could not be proven off in {tries}: {heard}, and the off was refused ({refused}); {kept}"),
-        ),
-        (Reading::Running | Reading::Unknown | Reading::Refused, _) => (
-            "NotProven",
-            format!("{node} could not be proven off in {tries}: the off was accepted, but {heard}; {kept}"),
-        ),
+        Some(Doubt::Uncommanded | Doubt::Unsettled | Doubt::Stale) => {
+            ("OffNotSettled", format!("{heard}, but not for long enough to be believed of {node}; {kept}"))
+        }
+        Some(Doubt::Running | Doubt::Unknown | Doubt::Refused | Doubt::WrongMachine) | None => {
+            let tries = count(usize::try_from(scene.case.policy.attempts).unwrap_or(usize::MAX), "attempt");
+            let off = if answered { "was accepted".to_owned() } else { format!("was refused ({refused})") };
+            ("NotProven", format!("{node} could not be proven off in {tries}: the off {off}, but {heard}; {kept}"))
+        }
     }
 }
 

@@ -18,6 +18,8 @@ mod cycle;
 mod lead;
 #[path = "controller/leave.rs"]
 mod leave;
+#[path = "controller/quorum.rs"]
+mod quorum;
 #[path = "controller/truth.rs"]
 mod truth;
 #[path = "controller/workloads.rs"]

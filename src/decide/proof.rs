@@ -134,6 +134,11 @@ impl Case {
         }
     }
 
+    /// Tells people why there is no proof after this off, if there is none.
+    pub fn doubt(&self, off: Off, now: Now) -> Option<Doubt> {
+        self.proof(off, now).err()
+    }
+
     /// P3: something else than the isolator says that the machine lives.
     pub(super) fn contradicted(&self, off: Time, now: Time) -> bool {
         self.other_on || (self.life > off && now < self.life.saturating_add(self.policy.renewal))

@@ -3,10 +3,8 @@
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use testbed::bmc::redfish::Certificate;
-use testbed::controlplane::Timings;
-use testbed::rack::Layout;
 
-use crate::stage::{Cluster, SOON, Stage, is_ready, message, play};
+use crate::stage::{Cluster, SOON, Stage, message, play};
 
 /// What is wrong, the reason it must end with, and words that must be in the message.
 fn spoiled(stage: &Stage) -> Vec<(&'static str, Value, &'static str, &'static str)> {
@@ -93,33 +91,6 @@ fn a_bad_way_to_the_bmc_says_what_is_wrong() {
             far.gone(SOON * 2).await?;
         }
         untouched(&stage).await
-    });
-}
-
-/// A3: a control-plane node whose loss would break the majority waits, with the reason, and goes on when it would not.
-#[test]
-fn the_control_plane_keeps_its_majority() {
-    play(async {
-        let cluster = Cluster::own(Timings::Fast).await?;
-        let name = "quorum".to_owned();
-        let control_plane: Vec<_> = (1..=3).map(|n| format!("{name}-cp-{n}")).collect();
-        let layout = Layout { workers: vec![format!("{name}-1"), format!("{name}-2")], control_plane, name };
-        let stage = Stage::new(&cluster.plane, layout).await?;
-        let [_, _, first, second, _] = stage.rack.machines() else { anyhow::bail!("five machines") };
-        first.hang();
-        second.set_power(false, "power button");
-        testbed::wait::until("both to be NotReady", SOON, || async {
-            let (first, second) = tokio::try_join!(stage.node(first), stage.node(second))?;
-            Ok((!is_ready(&first) && !is_ready(&second)).then_some(()))
-        })
-        .await?;
-        let far = stage.remediate_node(first.name(), json!({})).await?;
-        let halted = far.halted("Unknown", "QuorumWouldBeLost", SOON).await?;
-        ensure!(message(&halted).contains("majority"), "{}", message(&halted));
-        ensure!(first.state().on && stage.face.commands(first).is_empty(), "an off was sent without a majority");
-        second.set_power(true, "power button");
-        far.phase("Done", SOON).await?;
-        stage.judged().await
     });
 }
 

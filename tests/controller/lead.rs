@@ -10,11 +10,11 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
-use testbed::bmc::redfish::What;
 use testbed::controlplane::Timings;
 use testbed::operator::{Operator, Settings};
 use testbed::wait;
 
+use crate::held::Held;
 use crate::stage::{Cluster, NAMESPACE, SOON, binary, condition, namespace, phase_of, play, with_kind};
 
 const LEASE: &str = "cb305759.medik8s.io";
@@ -23,33 +23,50 @@ const LEASE_DURATION: Duration = Duration::from_secs(3);
 /// "Under 40 MiB resident with 100 nodes and no remediation."
 const IDLE_BYTES: u64 = 40 * 1024 * 1024;
 
-/// S2, L4, I2: the leader is paused with its off on the way, deposed, and comes back: the other one finishes, and nothing of
-/// the old one lands on what is restored.
+/// S2, L4, I2: the leader is paused in the middle of a phase, deposed, and comes back: the other one finishes, and nothing
+/// that the old one had under way lands on what is restored.
 #[test]
 fn a_deposed_leader_that_wakes_up_changes_nothing() {
     play(async {
         let cluster = Cluster::own(Timings::Default).await?;
-        let stage = cluster.stage("deposed").await?;
-        stage.face.hold(stage.victim(), What::System);
-        stage.victim().hang();
-        let far = stage.remediate(json!({"timeout": "10s"})).await?;
-        stage.face.wait_for(stage.victim(), What::System, 1, SOON).await?;
         let mut second = replica(&cluster).await?;
-        cluster.operator.pause().await?;
-        second.says("Leads", SOON).await?;
-        stage.face.release(stage.victim());
-        far.phase("Done", SOON).await?;
-        cluster.operator.resume().await?;
-        stage.replacement(SOON).await?;
-        stage.rack.ready().await?;
-        // It has had the time to do harm: its look was answered, and its lease is long gone.
-        cluster.operator.says("Follows", SOON).await?;
-        far.delete().await?;
-        far.gone(SOON).await?;
-        let commands: Vec<_> = stage.face.commands(stage.victim()).into_iter().map(|(_, command)| command).collect();
-        ensure!(commands == [Command::Off, Command::On], "{commands:?}");
-        stage.node_is_clean(stage.victim(), SOON).await?;
-        stage.judged().await?;
+        second.says("Follows", SOON).await?;
+        let (mut leading, mut waiting) = (&cluster.operator, &second);
+        for held in [Held::Accepted, Held::Isolating, Held::Releasing, Held::Restoring] {
+            let stage = cluster.stage(&format!("deposed-{held:?}").to_lowercase()).await?;
+            held.prepare(&stage);
+            stage.victim().hang();
+            let far = stage.remediate(json!({"timeout": "10s"})).await?;
+            held.reached(&stage, &far).await?;
+            let before = waiting.lines().len();
+            leading.pause().await?;
+            wait::until("the other replica to lead", SOON, || async {
+                Ok(waiting.lines()[before..].iter().any(|line| line.text.contains("Leads")).then_some(()))
+            })
+            .await?;
+            held.let_go(&stage);
+            far.phase("Done", SOON).await?;
+            let woken = leading.lines().len();
+            leading.resume().await?;
+            // It has had the time to do harm once it has seen that it no longer leads.
+            wait::until("the old leader to follow", SOON, || async {
+                Ok(leading.lines()[woken..].iter().any(|line| line.text.contains("Follows")).then_some(()))
+            })
+            .await?;
+            stage.replacement(SOON).await?;
+            stage.rack.ready().await?;
+            far.delete().await?;
+            far.gone(SOON).await?;
+            let commands: Vec<_> =
+                stage.face.commands(stage.victim()).into_iter().map(|(_, command)| command).collect();
+            let restored = commands.iter().position(|command| *command == Command::On).unwrap_or(commands.len());
+            ensure!(commands[restored..].iter().all(|command| *command == Command::On), "{held:?}: {commands:?}");
+            let power: Vec<_> = stage.victim().history().iter().map(|change| change.on).collect();
+            ensure!(power == [false, true], "{held:?}: {power:?}");
+            stage.node_is_clean(stage.victim(), SOON).await?;
+            stage.judged().await?;
+            std::mem::swap(&mut leading, &mut waiting);
+        }
         second.kill().await
     });
 }

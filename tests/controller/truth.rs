@@ -6,6 +6,7 @@ use agents::Command;
 use anyhow::{Result, ensure};
 use serde_json::json;
 use testbed::bmc::redfish::{Fault, What};
+use testbed::controlplane::Timings;
 
 use crate::stage::{Cluster, SOON, Stage, condition, message, play};
 
@@ -120,6 +121,32 @@ fn a_witness_binds_a_bmc_without_identity() {
         let proof = done.status.and_then(|status| status.proof).unwrap_or_default();
         ensure!(proof.binding.as_deref() == Some("Witness"), "{proof:?}");
         stage.judged().await
+    });
+}
+
+/// P3: with no identity to go by, the wrong outlet reads On, then Off; but the node goes on renewing its Lease. Neither a
+/// restart of the operator, which forgets what it has heard, nor time makes that a proof.
+#[test]
+fn a_wrong_outlet_of_a_living_node_proves_nothing() {
+    play(async {
+        let mut cluster = Cluster::own(Timings::Default).await?;
+        let stage = cluster.stage("truth-outlet").await?;
+        let neighbour = stage.rack.machines()[1].clone();
+        stage.face.set_fault(&neighbour, Some(Fault::NoIdentity));
+        let uri = stage.face.systems_uri(&neighbour);
+        let crossed = json!({"timeout": "10s", "retrycount": 1, "nodeparameters": {"--systems-uri": {stage.victim().name(): uri}}});
+        let far = stage.remediate(crossed).await?;
+        far.phase("Proving", SOON).await?;
+        let off = neighbour.history().first().map(|change| change.at);
+        for pause in [16, 8] {
+            // The moment after one missed renewal, seen from the off; then any other.
+            let until = off.unwrap_or_default() + jiff::SignedDuration::from_secs(pause);
+            testbed::wait::until("time to pass", SOON, || async { Ok((jiff::Timestamp::now() > until).then_some(())) })
+                .await?;
+            cluster.operator.restart().await?;
+        }
+        far.halted("False", "Contradicted", SOON * 3).await?;
+        stage.kept().await
     });
 }
 
