@@ -70,9 +70,7 @@ fn aged(phase: Phase, by: Time) -> Phase {
     let rest_of = |rest: Rest, cap| Rest { quiet: rest.quiet.map(|t| old(t, cap)), ..rest };
     match phase {
         Accepted | Isolating { .. } => phase,
-        Proving { attempt, off } => {
-            Proving { attempt, off: off_of(off, if off.answered { LONG } else { CAP }) }
-        }
+        Proving { attempt, off } => Proving { attempt, off: off_of(off, if off.answered { LONG } else { CAP }) },
         Releasing { attempt, off, since } => Releasing { attempt, off: off_of(off, CAP), since: old(since, CAP) },
         Restoring { attempt, off, on, then } => {
             Restoring { attempt, off: old(off, LONG), on: on.map(|t| old(t, CAP)), then }
@@ -81,8 +79,6 @@ fn aged(phase: Phase, by: Time) -> Phase {
         Halted { why: why @ Why::NotRestored, off, rest } => {
             Halted { why, off: off.map(|off| off_of(off, CAP)), rest: rest_of(rest, LONG) }
         }
-        Halted { why, off, rest } => {
-            Halted { why, off: off.map(|off| off_of(off, CAP)), rest: rest_of(rest, CAP) }
-        }
+        Halted { why, off, rest } => Halted { why, off: off.map(|off| off_of(off, CAP)), rest: rest_of(rest, CAP) },
     }
 }

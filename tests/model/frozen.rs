@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use ringfence::decide::{Order, Phase, Power, Rest, Why};
+use ringfence::decide::{Leave, Order, Phase, Power, Rest, Why};
 
 use crate::explore::{Fast, Key, key};
 use crate::memory::BLANK;
@@ -59,6 +59,15 @@ impl Default for Rests {
 impl Rests {
     /// Runs the controller alone from this state on; answers what is wrong with where it ends, and the way there.
     pub fn check(&mut self, state: &State, world: &World) -> Result<(), (&'static str, Vec<String>)> {
+        // What it leads to is a state of its own, and checked as that.
+        if let Act::Enter(_) | Act::Finish = state.hands[0].act {
+            return Ok(());
+        }
+        if let Act::Do(deed) = state.hands[0].act
+            && deed != Deed::Delete
+        {
+            return Ok(());
+        }
         let mut alone = State { hands: [state.hands[0], IDLE], sends: 0, off_sent: false, ..*state };
         alone.memories[1] = BLANK;
         if let Act::Looked(_) = alone.hands[0].act {
@@ -68,6 +77,9 @@ impl Rests {
             return Ok(());
         }
         for (frozen, held, calm) in &mut self.calm {
+            if *held && alone.old == Pod::Gone {
+                continue; // nothing to hold
+            }
             let mut x = freeze(&alone, *frozen);
             let mut way = vec![];
             let wrong = loop {
@@ -171,6 +183,10 @@ fn at_rest(x: &State, world: &World) -> Option<&'static str> {
     let view = x.view(world);
     let (case_order, awaited) = (order(x), x.heir && x.cordoned);
     match x.phase {
+        _ if view.barrier && x.on && x.talks => Some("rests with NoExecute on a node that lives"),
+        _ if view.barrier && matches!(x.leave, Leave::NodeGone { .. }) => {
+            Some("rests with NoExecute on a Node that is not ours")
+        }
         Phase::Accepted => Some("waits for ever in Accepted"),
         Phase::Isolating { .. } => Some("waits for ever in Isolating"),
         Phase::Proving { .. } => Some("waits for ever in Proving"),

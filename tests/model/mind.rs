@@ -95,7 +95,8 @@ impl State {
             edited: self.edited,
             reading: match (view.reading, memory.first) {
                 (Reading::Isolated { last, .. }, Some(first)) => Reading::Isolated { first, last },
-                (reading, _) => reading,
+                (Reading::Isolated { last, .. }, None) => Reading::Isolated { first: NOW - RENEWAL, last },
+                (Reading::Running | Reading::Unknown | Reading::Refused, _) => view.reading,
             },
             identity: view.identity,
             other_on: false,
@@ -145,7 +146,7 @@ impl State {
         }
         let (cr, wrong) = (self.cr, self.device_wrong());
         if let Act::Send(..) = act
-            && !world.flawed(Flaw::SeriesOverCommand)
+            && !world.flawed(Flaw::SeriesUnbroken)
         {
             self.memories[r].first = None;
         }

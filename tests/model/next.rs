@@ -164,6 +164,12 @@ impl Events<'_> {
                 (x.cordoned, x.barrier, x.sealed) = (false, false, false);
                 x.node_write();
             });
+            if world.backup && now.cordoned {
+                self.may("Node restored from a backup, with our marks", |x| {
+                    (x.leave, x.excused, x.barrier, x.sealed) = (Leave::NodeGone { deleted }, true, true, false);
+                    x.node_write();
+                });
+            }
         }
     }
 
@@ -286,7 +292,7 @@ impl Events<'_> {
             x.command(power, wrong, &world);
             x.sent(r, answered)
         });
-        if world.lies && now.bmc != Bmc::Hearsay {
+        if world.lies && (world.deaf || now.bmc != Bmc::Hearsay) {
             self.may("sent, 2xx and nothing", |x| x.sent(r, answered));
         }
         if world.flawed(Flaw::RefusalCounts) && now.bmc == Bmc::Hearsay && power == Power::Off {

@@ -52,6 +52,8 @@ impl State {
         let bad_order = world.wrong_from_start || world.unresolved;
         let excuse = bad_bmc || bad_order || world.timed_out || world.node_gone || world.other || world.quorum;
         let counted = !world.down && !world.locked && !world.orders && !world.quorum && !world.unresolved;
+        // A Node restored from a backup brings our barrier with it.
+        let new_node = world.backup && matches!(self.leave, Leave::NodeGone { .. });
         match self {
             _ if self.bad.is_some() => self.bad,
             _ if !excuse && matches!(self.phase, Phase::Halted { .. }) => Some("Halted, and nothing was wrong"),
@@ -59,9 +61,14 @@ impl State {
             _ if world.volumes && self.volume == Volume::Detached && self.proc && !self.excused => {
                 Some("a volume detached from a live writer")
             }
-            _ if self.barrier && self.on && !world.owner && !self.other => Some("NoExecute on a live node"),
+            _ if self.barrier && self.on && !world.owner && !self.other && !new_node => {
+                Some("NoExecute on a live node")
+            }
             _ if self.gone && (self.cordoned || self.barrier && !self.other) => Some("something of ours left behind"),
-            _ if self.barrier && matches!(self.phase, Phase::Done { rest: Rest { quiet: None | Some(1..), .. } }) => {
+            _ if self.barrier
+                && !new_node
+                && matches!(self.phase, Phase::Done { rest: Rest { quiet: None | Some(1..), .. } }) =>
+            {
                 Some("NoExecute in Done")
             }
             _ if self.other && (late_on || late_off && !covered) => Some("two remediations command one node"),

@@ -27,6 +27,8 @@ pub struct World {
     pub locked: bool,
     /// It may say Off of a running machine from the start, until it carries out a command.
     pub hearsay_first: bool,
+    /// And then answer 2xx and do nothing, too.
+    pub deaf: bool,
     /// It may begin to do so at any time.
     pub hearsay_any: bool,
     /// The BMC says Off a tick before power is gone.
@@ -37,6 +39,8 @@ pub struct World {
     pub timed_out: bool,
     /// The Node may be replaced.
     pub node_gone: bool,
+    /// By one that carries our marks.
+    pub backup: bool,
     /// Someone else presses the power button.
     pub owner: bool,
     /// Remediations of this node, one after another.
@@ -123,16 +127,20 @@ pub enum Flaw {
     SetNotFixed,
     /// The claim comes with NoExecute.
     NoExecuteFirst,
-    /// A silent BMC does not break a series of Offs.
-    SeriesOverSilence,
-    /// A command does not.
-    SeriesOverCommand,
+    /// Neither a command nor a silent BMC breaks a series of Offs. (Each breaks it in time, so that one will do.)
+    SeriesUnbroken,
 }
 
 impl World {
     /// Tells whether this world has that flaw.
     pub fn flawed(&self, flaw: Flaw) -> bool {
         matches!(self.slip, Slip::World(f) if f == flaw)
+    }
+
+    /// Tells whether it matters what a replica remembers: where a node never speaks and power never fades, it would only
+    /// wait for nothing.
+    pub fn remembers(&self) -> bool {
+        self.speaks() || self.settle
     }
 
     /// Tells whether the node may ever show life.
@@ -153,11 +161,13 @@ pub const BASE: World = World {
     down: true,
     locked: false,
     hearsay_first: false,
+    deaf: false,
     hearsay_any: false,
     settle: false,
     deleted: true,
     timed_out: false,
     node_gone: false,
+    backup: false,
     owner: false,
     crs: 1,
     orders: false,
@@ -193,12 +203,16 @@ pub const WORLDS: &[(&str, World)] = &[
     ("cycle: off", World { hearsay_first: true, late: true, crs: 2, restore: false, ..BASE }),
     ("cycle: the node wakes up", World { wakes: true, late: true, ..BASE }),
     ("hearsay at any time", World { hearsay_any: true, lies: false, ..BASE }),
+    ("hearsay, 2xx and nothing", World { hearsay_first: true, deaf: true, hung: false, ..BASE }),
     ("power fades", World { settle: true, wakes: true, ..BASE }),
-    ("leave: timed out, node gone", World { timed_out: true, node_gone: true, late: true, crs: 2, ..BASE }),
+    ("power fades, hearsay", World { settle: true, hearsay_any: true, lies: false, ..BASE }),
+    ("leave: timed out, node gone", World { timed_out: true, node_gone: true, late: true, ..BASE }),
+    ("leave: Node restored from a backup", World { node_gone: true, backup: true, ..CALM }),
+    ("leave: timed out, the node comes back", World { timed_out: true, owner: true, wakes: true, attempts: 1, lies: false, ..BASE }),
     ("honest BMC, late", World { late: true, crs: 2, ..CALM }),
     ("owner", World { owner: true, late: true, ..BASE }),
     ("owner, off", World { owner: true, late: true, restore: false, ..BASE }),
-    ("refused", World { locked: true, late: true, wakes: true, ..BASE }),
+    ("refused", World { locked: true, wakes: true, lies: false, ..BASE }),
     ("unresolved", World { unresolved: true, late: true, ..BASE }),
     ("witness: right device", World { uuid: false, hung: false, late: true, ..BASE }),
     ("witness: right device, hung", World { uuid: false, late: true, ..BASE }),
@@ -217,8 +231,7 @@ pub const WORLDS: &[(&str, World)] = &[
     ("hand-over", World { other: true, late: true, timed_out: true, ..HEIR }),
     ("hand-over, successor", World { successor: true, late: true, ..HEIR }),
     ("hand-over, successor, timed out", World { successor: true, timed_out: true, late: true, ..HEIR }),
-    ("all, one replica", World { quorum: true, ..ALL }),
-    ("all, one replica, owner", World { owner: true, ..ALL }),
+    ("all, one attempt", World { quorum: true, attempts: 1, ..ALL }),
     ("two replicas", World { replicas: 2, lies: false, down: false, ..BASE }),
     ("two replicas, late", World { late: true, ..TWO }),
     ("two replicas, split", World { split: true, ..TWO }),
@@ -226,13 +239,14 @@ pub const WORLDS: &[(&str, World)] = &[
     ("two replicas, two CRs", World { crs: 2, gc: false, ..TWO }),
     ("two replicas, two CRs, split", World { crs: 2, split: true, ..TWO }),
     ("two replicas, two CRs, late", World { crs: 2, late: true, ..TWO }),
-    ("two replicas, two CRs, BMC down", World { crs: 2, down: true, attempts: 1, ..TWO }),
+    ("two replicas, two CRs, BMC down", World { crs: 2, down: true, attempts: 1, gc: false, ..TWO }),
     ("two replicas, orders", World { wrong_from_start: true, orders: true, alias: true, ..TWO }),
     ("two replicas, leave", World { timed_out: true, node_gone: true, ..TWO }),
     ("two replicas, orders, split", World { split: true, wrong_from_start: true, orders: true, ..TWO }),
+    ("two replicas, witness: wrong device", World { wrong_from_start: true, uuid: false, hung: false, ..TWO }),
     ("two replicas, another", World { other: true, ..TWO }),
     ("two replicas, owner, split", World { owner: true, split: true, attempts: 1, ..TWO }),
-    ("two replicas, owner", World { owner: true, ..TWO }),
+    ("two replicas, owner", World { owner: true, gc: false, attempts: 1, ..TWO }),
     ("two replicas, volume", World { owner: true, volumes: true, gc: false, attempts: 1, ..TWO }),
     ("two replicas, hand-over", World { other: true, escalates: true, lost: true, deleted: false, ..TWO }),
     ("two replicas, successor", World { successor: true, escalates: true, timed_out: true, gc: false, attempts: 1, ..TWO }),
@@ -241,6 +255,11 @@ pub const WORLDS: &[(&str, World)] = &[
 /// Too large for every run.
 #[rustfmt::skip]
 pub const LARGE: &[(&str, World)] = &[
+    ("all, one replica", World { quorum: true, ..ALL }),
+    ("all, one replica, owner", World { owner: true, ..ALL }),
+    ("all, the node comes back", World { timed_out: true, owner: true, wakes: true, locked: true, late: true, ..BASE }),
+    ("two replicas, witness: wrong device, bad BMC", World { wrong_from_start: true, replicas: 2, uuid: false, hung: false, ..BASE }),
+    ("two replicas, two CRs, BMC down, two attempts", World { crs: 2, down: true, ..TWO }),
     ("two replicas, bad BMC, late", World { replicas: 2, late: true, ..BASE }),
     ("two replicas, split, late, two CRs", World { late: true, split: true, crs: 2, down: true, ..TWO }),
     ("two replicas, successor, late", World { successor: true, escalates: true, down: true, late: true, ..TWO }),

@@ -38,6 +38,9 @@ pub const MUTANTS: &[Mutant] = &[
     case("L3", "node gone is deleted", |c| {
         if let Leave::NodeGone { .. } = c.leave { c.leave = Leave::Deleted }
     }, ("leave: timed out, node gone", STOPPED)),
+    case("L3", "the barrier stays on a Node that is not ours", |c| {
+        if let Leave::NodeGone { deleted: false } = c.leave { c.barrier = false }
+    }, ("leave: Node restored from a backup", "rests with NoExecute on a Node that is not ours")),
     case("L5", "it finishes at once", |c| {
         if let Some(rest) = rest_of(&mut c.phase) { long_quiet(rest) }
     }, ("cycle: reboot", LIVE)),

@@ -1,12 +1,21 @@
 //! Accept, isolate, prove: what leads to a proof.
 
-use ringfence::decide::{Claim, Identity, Order, Phase, Reading, Why};
+use ringfence::decide::{Case, Claim, Identity, Order, Phase, Reading, Why};
 
 use super::property::{CIRCLES, ELSEWHERE, LIVE, OFF, TWO};
 use super::{Mutant, act, case, each_off, flaw, long_quiet, off_of};
-use crate::clock::{CAP, NOW};
+use crate::clock::{NOW, RENEWAL};
 use crate::state::Act;
 use crate::world::Flaw;
+
+/// As long an Off as is ever asked for.
+const READS_OFF: Reading = Reading::Isolated { first: NOW - RENEWAL, last: NOW };
+
+fn watched(c: &mut Case) {
+    if let Reading::Isolated { first, .. } = &mut c.reading {
+        *first = NOW - RENEWAL
+    }
+}
 
 #[rustfmt::skip]
 pub const MUTANTS: &[Mutant] = &[
@@ -15,6 +24,9 @@ pub const MUTANTS: &[Mutant] = &[
     case("A1", "another's claim is ignored", |c| {
         if c.claim == Claim::Others { c.claim = Claim::Free }
     }, ("another remediation", TWO)),
+    case("A1", "it starts without a claim", |c| {
+        if let (Phase::Accepted, Claim::Free) = (c.phase, c.claim) { c.claim = Claim::Ours }
+    }, ("another remediation", CIRCLES)),
     case("A2", "another order is ignored", |c| {
         c.order = Order::Same
     }, ("order corrected, identity", "rests on an order that was corrected")),
@@ -61,7 +73,7 @@ pub const MUTANTS: &[Mutant] = &[
 
     // Prove
     case("P1", "no answer counts as off", |c| {
-        if c.reading == Reading::Unknown { c.reading = Reading::Isolated { first: NOW, last: NOW } }
+        if c.reading == Reading::Unknown { c.reading = READS_OFF }
     }, ("cycle: reboot", LIVE)),
     case("P1", "Off is not read again after the settle time", |c| c.policy.settle = 0, ("power fades", LIVE)),
     case("P2", "any machine will do", |c| c.identity = Identity::Same, ("identity: wrong device", ELSEWHERE)),
@@ -79,5 +91,12 @@ pub const MUTANTS: &[Mutant] = &[
         let seen = off_of(c.phase).is_some_and(|off| off.seen_on);
         if c.identity == Identity::Unsaid && seen { c.identity = Identity::Same }
     }, ("witness: wrong device", LIVE)),
+    case("P3", "by witness, an Off need not have been watched for a renewal", |c| {
+        if c.identity == Identity::Unsaid { watched(c) }
+    }, ("witness: wrong device", LIVE)),
+    case("P3", "nor the Off of a machine never seen on", |c| {
+        if c.identity == Identity::Same { watched(c) }
+    }, ("hearsay, 2xx and nothing", LIVE)),
+    flaw("P1", "neither a command nor silence breaks a series", Flaw::SeriesUnbroken, ("power fades, hearsay", LIVE)),
     flaw("P4", "a reading is used however old", Flaw::OldReading, ("two replicas, split", OFF)),
 ];

@@ -3,7 +3,7 @@
 use ringfence::decide::{Phase, Pods, Reading, Volumes};
 
 use super::property::{BEHIND, CIRCLES, FOREIGN, LIVE, OFF, VOLUME, WRITERS};
-use super::{Mutant, act, case, flaw, restoring};
+use super::{Mutant, act, case, flaw, off_of, restoring};
 use crate::clock::NOW;
 use crate::state::{Act, Deed};
 use crate::world::Flaw;
@@ -43,6 +43,9 @@ pub const MUTANTS: &[Mutant] = &[
     case("S1", "the barrier comes down in Restoring only", |c| {
         c.barrier &= restoring(c) || c.reading != Reading::Running
     }, ("owner", "NoExecute seen on a live node, and not retracted")),
+    case("S1", "a sign of life counts only against an off", |c| {
+        if off_of(c.phase).is_none() { c.life = 0 }
+    }, ("leave: timed out, the node comes back", "rests with NoExecute on a node that lives")),
     case("S2", "no seal", |c| c.sealed |= restoring(c), ("two replicas", LIVE)),
     flaw("S2", "the seal leaves the pods out", Flaw::SealNodeOnly, ("two replicas", WRITERS)),
     case("S2", "sealed after the barrier is down", |c| c.sealed |= c.barrier, ("two replicas, owner", WRITERS)),
