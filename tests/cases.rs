@@ -1,7 +1,7 @@
 //! Golden cases: the policy by example, in `cases/*.yaml`.
 //!
 //! Each case is a patch over `cases/base.yaml` (a hung node, its machine on, its BMC well) and the step that `decide`
-//! takes. `10s ago` and `now` are moments, `10s` and `500ms` lengths of time.
+//! takes. `10s ago`, `now` and `10s ahead` are moments, `10s` and `500ms` lengths of time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -99,7 +99,7 @@ fn patch(base: &mut Value, with: Value) {
     }
 }
 
-/// Turns `now`, `10s ago`, `10s`, `500ms` into milliseconds.
+/// Turns `now`, `10s ago`, `10s ahead`, `10s`, `500ms` into milliseconds.
 fn moments(value: &mut Value) {
     match value {
         Value::String(text) => {
@@ -118,12 +118,20 @@ fn moment(text: &str) -> Option<Time> {
     if text == "now" {
         return Some(NOW);
     }
-    let (length, ago) = text.strip_suffix(" ago").map_or((text, false), |length| (length, true));
-    let length = match length.strip_suffix("ms") {
-        Some(millis) => millis.parse().ok()?,
-        None => length.strip_suffix('s')?.parse::<Time>().ok()? * 1000,
-    };
-    Some(if ago { NOW - length } else { length })
+    if let Some(past) = text.strip_suffix(" ago") {
+        return Some(NOW - length(past)?);
+    }
+    match text.strip_suffix(" ahead") {
+        Some(future) => Some(NOW + length(future)?),
+        None => length(text),
+    }
+}
+
+fn length(text: &str) -> Option<Time> {
+    match text.strip_suffix("ms") {
+        Some(millis) => millis.parse().ok(),
+        None => Some(text.strip_suffix('s')?.parse::<Time>().ok()? * 1000),
+    }
 }
 
 fn said(step: &Step) -> String {
