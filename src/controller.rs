@@ -30,6 +30,7 @@ use crate::events::{Events, Kind};
 use crate::lease::{Elector, LEASE, Standing, Times};
 use crate::observe::{self, Memories, Observer, Seen};
 use crate::status::LEADING;
+use crate::sweep;
 
 /// First pause after an error; doubled with each one in a row.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
@@ -85,7 +86,10 @@ async fn lead(client: Client, clock: Clock, events: Events, mut standing: watch:
     loop {
         let now = standing.borrow_and_update().clone();
         let work = match &now {
-            Standing::Leads => reconcile_all(client.clone(), clock.clone(), events.clone()).boxed(),
+            Standing::Leads => {
+                let work = reconcile_all(client.clone(), clock.clone(), events.clone());
+                futures::future::join(work, sweep::run(&client, &events)).map(drop).boxed()
+            }
             Standing::Follows => futures::future::pending().boxed(),
             Standing::Foreign(namespace) => refuse(&client, &clock, &events, namespace).boxed(),
         };

@@ -11,7 +11,8 @@
 //! - [`observe`]: reads the world of one remediation → [`decide::Case`].
 //! - [`act`]: carries out one decision; with [`marks`] (what we write on a Node), [`release`] (what a proof permits),
 //!   [`status`] (how a phase is persisted) and [`story`] (what people are told).
-//! - [`controller`]: watches; reconcile = observe → decide → act; [`lease`]: only while this process leads.
+//! - [`controller`]: watches; reconcile = observe → decide → act; [`lease`]: only while this process leads; [`sweep`]:
+//!   marks that outlived their remediation.
 //! - [`clock`], [`cluster`], [`events`], [`telemetry`]: time, calls to the API server, events, logs and health.
 //!
 //! # Invariants
@@ -34,4 +35,5 @@ pub mod release;
 pub mod resolve;
 pub mod status;
 pub mod story;
+pub mod sweep;
 pub mod telemetry;

@@ -97,6 +97,13 @@ pub fn unclaim(node: &Node, uid: &str, entry: i64) -> Value {
     patch(node, json!({ CLAIM: null, BARRIER: null, SEAL: seal_of(uid, entry) }), Some(taints))
 }
 
+/// Takes everything of ours off a node whose remediation no longer exists.
+pub fn abandon(node: &Node) -> Value {
+    let ours = |t: &Taint| is(t, REMEDIATION_TAINT, NO_SCHEDULE) || is_barrier(node, t);
+    let taints = taints(node).iter().filter(|taint| !ours(taint)).cloned().collect();
+    patch(node, json!({ CLAIM: null, BARRIER: null, SEAL: null }), Some(taints))
+}
+
 fn taints(node: &Node) -> &[Taint] {
     node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default()
 }
@@ -185,8 +192,8 @@ mod tests {
     fn every_patch_carries_the_resource_version() {
         let node = node(&json!([]));
         let n = &node;
-        let patches = [claim(n, "u", now()), hand_over(n, "v"), bar(n, true, now()), retract(n), seal(n, "u", 1)];
-        for patch in patches.into_iter().chain([unclaim(n, "u", 1)]) {
+        let patches = [claim(n, "u", now()), hand_over(n, "v"), bar(n, true, now()), retract(n), abandon(n)];
+        for patch in patches.into_iter().chain([seal(n, "u", 1), unclaim(n, "u", 1)]) {
             assert_eq!(patch["metadata"]["resourceVersion"], "7", "{patch}");
         }
     }

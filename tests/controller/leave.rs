@@ -110,6 +110,32 @@ fn a_node_that_never_was_halts() {
     });
 }
 
+/// Somebody takes the finalizer off by hand: what is left on the node is taken off all the same.
+#[test]
+fn marks_without_a_remediation_are_swept() {
+    play(async {
+        let stage = Cluster::shared().await?.stage("swept").await?;
+        stage.rack.attacher().hold();
+        stage.victim().hang();
+        let far = stage.remediate(json!({"remediationStrategy": "OutOfServiceTaint"})).await?;
+        far.phase("Releasing", SOON).await?;
+        wait::until("the barrier", SOON, || async {
+            let keys = crate::stage::taint_keys(&stage.node(stage.victim()).await?);
+            Ok(keys.iter().any(|key| key.contains("out-of-service")).then_some(()))
+        })
+        .await?;
+        let bare = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+        far.delete().await?;
+        far.api.patch(&far.name, &PatchParams::default(), &bare).await?;
+        far.gone(SOON).await?;
+        stage.node_is_clean(stage.victim(), SOON).await?;
+        stage.rack.attacher().release();
+        stage.victim().set_power(true, "power button");
+        stage.rack.ready().await?;
+        stage.judged().await
+    });
+}
+
 fn commands(stage: &Stage) -> Vec<Command> {
     stage.face.commands(stage.victim()).into_iter().map(|(_, command)| command).collect()
 }
