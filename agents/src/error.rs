@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::SystemUuid;
 
+/// The most that is quoted of what a fence agent's script wrote, in characters.
+const MAX_WORDS: usize = 200;
+
 /// Why a call to a BMC failed.
 ///
 /// Messages contain no credentials, are at most a few hundred characters long and have no control characters, also where
@@ -132,12 +135,59 @@ pub enum Error {
         /// Where it points to.
         link: String,
     },
+    /// There is no such fence agent.
+    #[error("there is no fence agent {agent} in {at}")]
+    AgentMissing {
+        /// Its name.
+        agent: String,
+        /// Where it was looked for.
+        at: String,
+    },
+    /// The fence agent can't be used at all.
+    #[error("fence agent {agent} can't be used: {why}")]
+    AgentUnfit {
+        /// Its name.
+        agent: String,
+        /// Why not.
+        why: String,
+    },
+    /// The fence agent's script failed, or said something that means nothing.
+    #[error("{agent} failed while {doing} ({how}){}", words(&[said]))]
+    Agent {
+        /// Its name.
+        agent: String,
+        /// What we were at.
+        doing: &'static str,
+        /// How it ended: "exit code 1".
+        how: String,
+        /// Its own last words, without secrets, cleaned and cut to length.
+        said: String,
+    },
+    /// The fence agent's script was still running at the deadline, and was killed. What it did by then is not known.
+    #[error("{agent} was still {doing} at the deadline and was killed")]
+    AgentKilled {
+        /// Its name.
+        agent: String,
+        /// What we were at.
+        doing: &'static str,
+    },
     /// The parameters make no sense.
     #[error("{0}")]
     Config(String),
 }
 
 impl Error {
+    /// Makes an [`Error::Agent`] from what the script wrote; its secrets must have been taken out.
+    pub fn agent(agent: &str, doing: &'static str, how: &str, said: &str) -> Self {
+        let (how, said) = (clean(how, MAX_WORDS), clean(said, MAX_WORDS));
+        Self::Agent { agent: agent.to_owned(), doing, how, said }
+    }
+
+    /// Makes an [`Error::AgentUnfit`].
+    pub fn agent_unfit(agent: &str, why: &str) -> Self {
+        Self::AgentUnfit { agent: agent.to_owned(), why: clean(why, MAX_WORDS) }
+    }
+
     /// Tells whether trying again may help without anybody changing anything.
     pub fn may_pass(&self) -> bool {
         match self {
@@ -148,6 +198,8 @@ impl Error {
             | Self::Refused { .. }
             | Self::Busy { .. }
             | Self::Server { .. }
+            | Self::Agent { .. }
+            | Self::AgentKilled { .. }
             | Self::Protocol { .. } => true,
             Self::Auth { .. }
             | Self::Certificate { .. }
@@ -156,6 +208,8 @@ impl Error {
             | Self::WrongMachine { .. }
             | Self::NotOffered { .. }
             | Self::ForeignLink { .. }
+            | Self::AgentMissing { .. }
+            | Self::AgentUnfit { .. }
             | Self::Config(_) => false,
         }
     }
@@ -178,6 +232,10 @@ impl Error {
             Self::Server { .. } => "BMCServerError",
             Self::Protocol { .. } => "BMCProtocolError",
             Self::ForeignLink { .. } => "BMCForeignLink",
+            Self::AgentMissing { .. } => "UnsupportedAgent",
+            Self::AgentUnfit { .. } => "AgentUnfit",
+            Self::Agent { .. } => "AgentFailed",
+            Self::AgentKilled { .. } => "AgentTimeout",
             Self::Config(_) => "BMCConfigInvalid",
         }
     }

@@ -12,17 +12,22 @@
 //! - A BMC is an untrusted, flaky computer: every answer is capped in length, and nothing it says sends our credentials
 //!   to another host.
 
+mod access;
 mod error;
 mod identity;
+pub mod metadata;
 pub mod redfish;
+mod target;
 
 use std::future::Future;
 
 use secrecy::SecretString;
 use tokio::time::Instant;
 
+pub use access::{Access, Parameters};
 pub use error::Error;
 pub use identity::SystemUuid;
+pub use target::Target;
 
 /// The account a BMC is spoken to with.
 #[derive(Clone, Debug)]

@@ -1,0 +1,34 @@
+//! How a device is spoken to: which protocol, with which account.
+
+use std::collections::BTreeMap;
+
+use secrecy::SecretString;
+
+use crate::{Credentials, Tls};
+
+/// How a device is spoken to. `Debug` shows no secret but user names, which Redfish does not treat as such.
+#[derive(Clone, Debug)]
+pub enum Access {
+    /// By our own Redfish client.
+    Redfish {
+        /// The account.
+        credentials: Credentials,
+        /// How its certificate is judged.
+        tls: Tls,
+    },
+    /// By a fence agent's script.
+    Script(Parameters),
+}
+
+/// What a fence agent's script is given, besides the action and what the [`Target`](crate::Target) says.
+#[derive(Clone, Debug, Default)]
+pub struct Parameters {
+    /// Values by the names that the agent's metadata have. All are treated as secrets: passwords are found anywhere.
+    pub values: BTreeMap<String, SecretString>,
+    /// What the agent calls the address: `ip`, in most agents.
+    pub ip: Option<String>,
+    /// What the agent calls the port of the address.
+    pub ipport: Option<String>,
+    /// What the agent calls the outlet, blade or virtual machine.
+    pub plug: Option<String>,
+}
