@@ -43,6 +43,29 @@ pub enum Error {
         /// 401 or 403.
         status: u16,
     },
+    /// The BMC has another password for this account (IPMI: what it proves does not fit ours). Our own was not sent.
+    #[error("the BMC has another password for this user: check username and password in the Secret")]
+    WrongPassword,
+    /// The BMC has no such user, or none that may log in over this network.
+    #[error("the BMC knows no such user, or none that may use IPMI over the network: check the username in the Secret")]
+    UnknownUser,
+    /// The BMC has another key Kg than we have, or one where we have none.
+    #[error("the BMC has another key Kg: check --hexadecimal-kg")]
+    WrongKg,
+    /// The account may not do this, or not with this privilege.
+    #[error("the BMC does not let the account {doing} as {privilege}: check --privlvl and the account's privilege")]
+    PrivilegeTooLow {
+        /// What we were at.
+        doing: &'static str,
+        /// What we asked to be.
+        privilege: &'static str,
+    },
+    /// The BMC has none of the cipher suites that we may use.
+    #[error("the BMC has no IPMI cipher suite {}: check --cipher, or use driver: Script", numbers(tried))]
+    NoCipherSuite {
+        /// Their numbers.
+        tried: Vec<u8>,
+    },
     /// The certificate is not trusted, not for this address, or not the pinned one: nothing was sent.
     #[error(
         "the certificate of the BMC at {address} is not trusted ({reason}): set tls.caSecretName or a pin, or --ssl-insecure"
@@ -103,7 +126,17 @@ pub enum Error {
         /// The vendor's words, cleaned and cut to length.
         message: String,
     },
-    /// The BMC is busy (HTTP 503 or 429).
+    /// The BMC understood and refused, in a code of IPMI.
+    #[error("the BMC refused while {doing} (code {code:02X}h: {meaning})")]
+    IpmiRefused {
+        /// What we were at.
+        doing: &'static str,
+        /// The completion code, or the status of a handshake.
+        code: u8,
+        /// What it means.
+        meaning: &'static str,
+    },
+    /// The BMC is busy (HTTP 503 or 429, or a code of IPMI).
     #[error("the BMC is busy while {doing}{}", pause(*retry_after))]
     Busy {
         /// What we were at.
@@ -196,12 +229,18 @@ impl Error {
             | Self::Deadline { .. }
             | Self::NoSystem { .. }
             | Self::Refused { .. }
+            | Self::IpmiRefused { .. }
             | Self::Busy { .. }
             | Self::Server { .. }
             | Self::Agent { .. }
             | Self::AgentKilled { .. }
             | Self::Protocol { .. } => true,
             Self::Auth { .. }
+            | Self::WrongPassword
+            | Self::UnknownUser
+            | Self::WrongKg
+            | Self::PrivilegeTooLow { .. }
+            | Self::NoCipherSuite { .. }
             | Self::Certificate { .. }
             | Self::OldTls { .. }
             | Self::Ambiguous { .. }
@@ -221,13 +260,18 @@ impl Error {
             Self::NoAnswer { .. } => "BMCNoAnswer",
             Self::Deadline { .. } => "BMCTimeout",
             Self::Auth { .. } => "BMCAuthFailed",
+            Self::WrongPassword => "BMCWrongPassword",
+            Self::UnknownUser => "BMCUnknownUser",
+            Self::WrongKg => "BMCWrongKg",
+            Self::PrivilegeTooLow { .. } => "BMCPrivilegeTooLow",
+            Self::NoCipherSuite { .. } => "BMCNoCipherSuite",
             Self::Certificate { .. } => "BMCCertificateUntrusted",
             Self::OldTls { .. } => "BMCTLSTooOld",
             Self::Ambiguous { .. } => "BMCAmbiguousSystem",
             Self::NoSystem { .. } => "BMCNoSystem",
             Self::WrongMachine { .. } => "WrongMachine",
             Self::NotOffered { .. } => "BMCResetNotOffered",
-            Self::Refused { .. } => "BMCRefused",
+            Self::Refused { .. } | Self::IpmiRefused { .. } => "BMCRefused",
             Self::Busy { .. } => "BMCBusy",
             Self::Server { .. } => "BMCServerError",
             Self::Protocol { .. } => "BMCProtocolError",
@@ -247,6 +291,10 @@ fn words(said: &[&str]) -> String {
 
 fn list(items: &[String]) -> String {
     if items.is_empty() { "none".to_owned() } else { items.join(", ") }
+}
+
+fn numbers(suites: &[u8]) -> String {
+    suites.iter().map(u8::to_string).collect::<Vec<_>>().join(" or ")
 }
 
 fn pause(retry_after: Option<Duration>) -> String {

@@ -15,6 +15,7 @@
 mod access;
 mod error;
 mod identity;
+pub mod ipmi;
 pub mod metadata;
 pub mod redfish;
 mod target;

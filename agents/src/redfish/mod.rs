@@ -82,7 +82,7 @@ pub fn base_url(address: &str, port: Option<u16>, uri: &str) -> Result<Url, Erro
 }
 
 /// Splits `host:port`, `[v6]:port`, `[v6]`, `v6` and `host`; the brackets are dropped where they are well placed.
-fn split_port(address: &str) -> (&str, Option<&str>) {
+pub(crate) fn split_port(address: &str) -> (&str, Option<&str>) {
     if let Some((host, rest)) = address.strip_prefix('[').and_then(|rest| rest.split_once(']'))
         && host.contains(':')
     {
