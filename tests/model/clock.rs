@@ -7,7 +7,7 @@ use crate::state::{Act, IDLE, State};
 use crate::world::{Flaw, World};
 
 /// What the clock says.
-pub const NOW: Time = 1000;
+pub const NOW: Time = 100;
 /// The sum of two lags: a power command leaves a hand, and an accepted one lands, within `LATE` ticks each.
 pub const PATIENCE: Time = 2;
 /// Ticks.

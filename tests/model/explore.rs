@@ -1,5 +1,6 @@
 //! Breadth first through every reachable state, so that the first fault found has the shortest trace.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Mutex;
@@ -35,7 +36,7 @@ pub fn explore(world: &World) -> Found {
     let mut rests = Rests::default();
     let mut events = Next::new();
     for (n, start) in State::starts(world).into_iter().enumerate() {
-        queue.extend(map.add(&start, None, n));
+        queue.extend(map.add(&start, None, n).map(|i| (i, start)));
     }
     while let Some((i, state)) = queue.pop_front() {
         found.phases.insert(name(state.phase));
@@ -54,7 +55,9 @@ pub fn explore(world: &World) -> Found {
         }
         next(&state, world, &mut events);
         for (n, (_, x)) in events.iter().enumerate() {
-            queue.extend(map.add(x, Some(i), n));
+            if let Some(i) = map.add(x, Some(i), n) {
+                queue.push_back((i, *x));
+            }
         }
         if map.keys.len() > MOST {
             found.wrong = Some(("too many states", vec![]));
@@ -95,16 +98,17 @@ struct Map {
 }
 
 impl Map {
-    /// Adds a state; answers it with its number if it is new.
-    fn add(&mut self, state: &State, from: Option<u32>, event: usize) -> Option<(u32, State)> {
-        let k = key(state);
-        if self.from.contains_key(&k) {
-            return None;
+    /// Adds a state; answers its number if it is new.
+    fn add(&mut self, state: &State, from: Option<u32>, event: usize) -> Option<u32> {
+        match self.from.entry(key(state)) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(free) => {
+                let i = self.keys.len() as u32;
+                self.keys.push(*free.key());
+                free.insert((from, event as u16));
+                Some(i)
+            }
         }
-        let i = self.keys.len() as u32;
-        self.from.insert(k, (from, event as u16));
-        self.keys.push(k);
-        Some((i, *state))
     }
 
     fn trace(&self, mut i: u32, world: &World) -> Vec<String> {
@@ -137,50 +141,99 @@ impl Map {
     }
 }
 
-/// States are remembered by 128 bits of hash.
-pub type Key = (u64, u64);
+/// A state is remembered by 128 bits of hash.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Key(u64, u64);
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write_u64(self.0);
+    }
+}
+
 /// For maps whose keys are hashes already.
-pub type Fast = BuildHasherDefault<Mix>;
+pub type Fast = BuildHasherDefault<AsItIs>;
+
+/// Takes a key for its own hash.
+#[derive(Default)]
+pub struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a key is one number")
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        self.0 = n;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// Hashes a state.
 pub fn key(state: &State) -> Key {
     let mut hasher = Mix::default();
     state.hash(&mut hasher);
-    (hasher.0, hasher.1)
+    hasher.mix();
+    Key(hasher.one, hasher.two)
 }
 
-/// Two independent multiplicative hashes: fast, and no adversary here.
+/// Two independent multiplicative hashes over words of eight fields: fast without optimisation, too, and no adversary
+/// here.
 #[derive(Default)]
-pub struct Mix(u64, u64);
+struct Mix {
+    one: u64,
+    two: u64,
+    word: u64,
+    fields: u8,
+}
+
+impl Mix {
+    fn field(&mut self, n: u8) {
+        self.word = self.word << 8 | u64::from(n);
+        self.fields += 1;
+        if self.fields == 8 {
+            self.mix();
+        }
+    }
+
+    fn mix(&mut self) {
+        self.one = (self.one.rotate_left(5) ^ self.word).wrapping_mul(0x517c_c1b7_2722_0a95);
+        self.two = (self.two ^ self.word.wrapping_add(0x9e37_79b9)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        self.two ^= self.two >> 29;
+        (self.word, self.fields) = (0, 0);
+    }
+}
 
 impl Hasher for Mix {
     fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|b| self.write_u64(u64::from(*b)));
+        bytes.iter().for_each(|b| self.field(*b));
     }
 
     fn write_u8(&mut self, n: u8) {
-        self.write_u64(n.into())
+        self.field(n);
     }
 
     fn write_u32(&mut self, n: u32) {
-        self.write_u64(n.into())
+        self.write_u64(n.into());
     }
 
     fn write_usize(&mut self, n: usize) {
-        self.write_u64(n as u64)
+        self.write_u64(n as u64);
     }
 
     fn write_isize(&mut self, n: isize) {
-        self.write_u64(n as u64)
+        self.write_u64(n as u64);
     }
 
+    /// Nothing in a state is larger: neither a variant's number, nor a time, nor a count.
     fn write_u64(&mut self, n: u64) {
-        self.0 = (self.0.rotate_left(5) ^ n).wrapping_mul(0x517c_c1b7_2722_0a95);
-        self.1 = (self.1 ^ n.wrapping_add(0x9e37_79b9)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        self.1 ^= self.1 >> 29;
+        self.field(n.try_into().expect("below 256"));
     }
 
     fn finish(&self) -> u64 {
-        self.0
+        self.one
     }
 }

@@ -208,7 +208,7 @@ pub const WORLDS: &[(&str, World)] = &[
     ("power fades, hearsay", World { settle: true, hearsay_any: true, lies: false, ..BASE }),
     ("leave: timed out, node gone", World { timed_out: true, node_gone: true, late: true, ..BASE }),
     ("leave: Node restored from a backup", World { node_gone: true, backup: true, ..CALM }),
-    ("leave: timed out, the node comes back", World { timed_out: true, owner: true, wakes: true, attempts: 1, lies: false, ..BASE }),
+    ("leave: timed out, the node comes back", World { timed_out: true, owner: true, wakes: true, attempts: 1, deleted: false, lies: false, lost: false, ..BASE }),
     ("honest BMC, late", World { late: true, crs: 2, ..CALM }),
     ("owner", World { owner: true, late: true, ..BASE }),
     ("owner, off", World { owner: true, late: true, restore: false, ..BASE }),
@@ -239,7 +239,6 @@ pub const WORLDS: &[(&str, World)] = &[
     ("two replicas, two CRs", World { crs: 2, gc: false, ..TWO }),
     ("two replicas, two CRs, split", World { crs: 2, split: true, ..TWO }),
     ("two replicas, two CRs, late", World { crs: 2, late: true, ..TWO }),
-    ("two replicas, two CRs, BMC down", World { crs: 2, down: true, attempts: 1, gc: false, ..TWO }),
     ("two replicas, orders", World { wrong_from_start: true, orders: true, alias: true, ..TWO }),
     ("two replicas, leave", World { timed_out: true, node_gone: true, ..TWO }),
     ("two replicas, orders, split", World { split: true, wrong_from_start: true, orders: true, ..TWO }),
@@ -249,7 +248,6 @@ pub const WORLDS: &[(&str, World)] = &[
     ("two replicas, owner", World { owner: true, gc: false, attempts: 1, ..TWO }),
     ("two replicas, volume", World { owner: true, volumes: true, gc: false, attempts: 1, ..TWO }),
     ("two replicas, hand-over", World { other: true, escalates: true, lost: true, deleted: false, ..TWO }),
-    ("two replicas, successor", World { successor: true, escalates: true, timed_out: true, gc: false, attempts: 1, ..TWO }),
 ];
 
 /// Too large for every run.
@@ -259,6 +257,8 @@ pub const LARGE: &[(&str, World)] = &[
     ("all, one replica, owner", World { owner: true, ..ALL }),
     ("all, the node comes back", World { timed_out: true, owner: true, wakes: true, locked: true, late: true, ..BASE }),
     ("two replicas, witness: wrong device, bad BMC", World { wrong_from_start: true, replicas: 2, uuid: false, hung: false, ..BASE }),
+    ("two replicas, two CRs, BMC down", World { crs: 2, down: true, gc: false, attempts: 1, ..TWO }),
+    ("two replicas, successor", World { successor: true, escalates: true, timed_out: true, gc: false, attempts: 1, ..TWO }),
     ("two replicas, two CRs, BMC down, two attempts", World { crs: 2, down: true, ..TWO }),
     ("two replicas, bad BMC, late", World { replicas: 2, late: true, ..BASE }),
     ("two replicas, split, late, two CRs", World { late: true, split: true, crs: 2, down: true, ..TWO }),

@@ -4,7 +4,7 @@ use ringfence::decide::{Claim, Identity, Leave, Order, Phase, Reading, Rest, The
 
 use super::property::{BEHIND, LIVE, LOCKED, OFF, STOPPED, TWO, UNHEARD, WRITERS};
 use super::{Mutant, act, case, flaw, long_quiet, off_of, rest_of};
-use crate::clock::{CAP, NOW};
+use crate::clock::{CAP, NOW, PATIENCE};
 use crate::state::{Act, Deed};
 use crate::world::Flaw;
 
@@ -122,4 +122,14 @@ pub const SURVIVORS: &[Mutant] = &[
     }, ("", "")),
     // It only spares the device: an off is idempotent.
     case("I3", "an off that nobody answered is repeated without a pause", |c| c.policy.gap = 0, ("", "")),
+    // It only spares an attempt: Halted goes on looking, until a renewal has been watched.
+    act("P3", "another off is sent while renewals are awaited", |c, act| match (act, c.phase, c.reading) {
+        (Act::Idle, Phase::Proving { attempt, off }, Reading::Isolated { .. }) if NOW >= off.at + PATIENCE => {
+            Act::Enter(match attempt < c.policy.attempts {
+                true => Phase::Isolating { attempt: attempt + 1, seen_on: off.seen_on },
+                false => Phase::Halted { why: Why::NotProven, off: Some(off), rest: Rest::NEW },
+            })
+        }
+        (_, _, _) => act,
+    }, ("", "")),
 ];
