@@ -27,6 +27,7 @@ use crate::clock::Clock;
 use crate::cluster::{self, call};
 use crate::decide::{Claim, decide};
 use crate::events::{Events, Kind};
+use crate::isolate::Scripts;
 use crate::lease::{Elector, LEASE, Standing, Times};
 use crate::observe::{self, Memories, Observer, Seen};
 use crate::status::LEADING;
@@ -52,6 +53,8 @@ pub struct Settings {
     pub identity: String,
     /// Times of the election.
     pub times: Times,
+    /// The fence agents' scripts.
+    pub scripts: Arc<Scripts>,
 }
 
 /// Runs the operator until `stop` resolves, then gives the lease up.
@@ -63,14 +66,14 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) {
     let (events, publisher) = Events::new(clock.clone(), settings.identity.clone());
-    let Settings { namespace, identity, times } = settings;
+    let Settings { namespace, identity, times, scripts } = settings;
     let elector = Elector::new(client.clone(), clock.clone(), namespace.clone(), identity.clone(), times);
     let standings = standing.subscribe();
     tokio::select! {
         biased;
         () = stop => tracing::info!("stopping"),
         () = elector.run(standing.clone()) => {}
-        () = lead(client.clone(), clock, events, standings) => {}
+        () = lead(client.clone(), clock, events, scripts, standings) => {}
         () = publisher.run(client.clone()) => {}
     }
     // Everything that was under way is being cancelled: whoever leads next finds it in status, and what is still in flight
@@ -82,12 +85,18 @@ pub async fn run(
 }
 
 /// Works while this process leads; drops everything that is under way when it no longer does.
-async fn lead(client: Client, clock: Clock, events: Events, mut standing: watch::Receiver<Standing>) {
+async fn lead(
+    client: Client,
+    clock: Clock,
+    events: Events,
+    scripts: Arc<Scripts>,
+    mut standing: watch::Receiver<Standing>,
+) {
     loop {
         let now = standing.borrow_and_update().clone();
         let work = match &now {
             Standing::Leads => {
-                let work = reconcile_all(client.clone(), clock.clone(), events.clone());
+                let work = reconcile_all(client.clone(), clock.clone(), events.clone(), scripts.clone());
                 futures::future::join(work, sweep::run(&client, &events)).map(drop).boxed()
             }
             Standing::Follows => futures::future::pending().boxed(),
@@ -110,11 +119,11 @@ struct Context {
     wake: mpsc::Sender<ObjectRef<Guarded>>,
 }
 
-async fn reconcile_all(client: Client, clock: Clock, events: Events) {
+async fn reconcile_all(client: Client, clock: Clock, events: Events, scripts: Arc<Scripts>) {
     let api: Api<Guarded> = Api::all(client.clone());
     let (wake, woken) = mpsc::channel(WAKE_QUEUE);
     let woken = futures::stream::unfold(woken, |mut woken| async { woken.recv().await.map(|object| (object, woken)) });
-    let observer = Observer { client, clock, memories: Memories::default() };
+    let observer = Observer { client, clock, memories: Memories::default(), scripts };
     let context = Arc::new(Context { observer, events, failures: Mutex::default(), wake });
     Controller::new(api, watcher::Config::default())
         .reconcile_on(woken)
@@ -169,7 +178,7 @@ async fn reconcile(far: Arc<Guarded>, context: Arc<Context>) -> Result<Action, s
 
 /// Goes on until there is nothing to do.
 async fn settle(far: &FenceAgentsRemediation, context: &Context) -> Result<Action, observe::Error> {
-    let Observer { client, clock, memories } = &context.observer;
+    let Observer { client, clock, memories, .. } = &context.observer;
     let actor = Actor { client, clock, events: &context.events, memories };
     let (namespace, name) = (far.namespace().unwrap_or_default(), far.name_any());
     let mut conflicts = 0;

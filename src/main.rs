@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,6 +11,7 @@ use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use ringfence::clock::Clock;
 use ringfence::controller::{self, Settings};
+use ringfence::isolate::{AGENT_DIR, Scripts};
 use ringfence::lease::{Standing, Times};
 use ringfence::telemetry::{self, LogFormat};
 use ringfence::{api, cluster};
@@ -58,6 +60,13 @@ struct ControllerArgs {
     /// Where /healthz and /readyz are served.
     #[arg(long, default_value = "0.0.0.0:8081")]
     health_addr: SocketAddr,
+    /// Where the scripts of fence agents are (fence_*), for agents that we have no client of our own for.
+    #[arg(long, default_value = AGENT_DIR)]
+    agent_dir: PathBuf,
+    /// Obeys also parameters that make a script run commands, or use files, in the operator's container: whoever may create
+    /// a remediation can do that then.
+    #[arg(long)]
+    allow_unsafe_parameters: bool,
     /// How logs look.
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -102,7 +111,8 @@ async fn run(args: ControllerArgs) -> anyhow::Result<()> {
     let client = cluster::client(config)?;
     // In a container every process has the same number.
     let identity = format!("{}_{}", args.identity.as_deref().unwrap_or("ringfence"), uuid::Uuid::new_v4());
-    let settings = Settings { namespace: args.namespace, identity, times };
+    let scripts = Arc::new(Scripts::new(&args.agent_dir, args.allow_unsafe_parameters));
+    let settings = Settings { namespace: args.namespace, identity, times, scripts };
 
     let (standing, watched) = watch::channel(Standing::Follows);
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

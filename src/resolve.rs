@@ -13,12 +13,16 @@ mod error;
 mod names;
 mod parameters;
 mod redfish;
+mod script;
 mod secrets;
 mod template;
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
-use agents::{Credentials, SystemUuid, Tls};
+use agents::metadata::{Catalogue, Metadata, Role};
+use agents::{Access, SystemUuid};
 use kube::Client;
 use tokio::time::Instant;
 
@@ -29,17 +33,19 @@ pub use template::TemplateError;
 use crate::api::{Driver, DriverChoice, FenceAgentsRemediation, IdentityPolicy, Order};
 use secrets::Secrets;
 
-/// The agents that this build has, all with a client of our own.
-const AGENTS: [&str; 1] = ["fence_redfish"];
+/// The agents that we have clients of our own for.
+const NATIVE: [&str; 1] = ["fence_redfish"];
+
+/// How long an agent's script may take to print its metadata: 0.1 s on an idle machine, and half a minute's patience of a
+/// remediation is not to be used up by it.
+const METADATA: Duration = Duration::from_secs(15);
 
 /// What a remediation comes down to for one node.
 pub struct Resolved {
     /// The device, and the machine expected behind it.
     pub order: Order,
-    /// The account on the device.
-    pub credentials: Credentials,
-    /// How the device's certificate is judged.
-    pub tls: Tls,
+    /// How the device is spoken to, with which account.
+    pub access: Access,
     /// What is to become of the node.
     pub action: Action,
     /// What all this was resolved from: the spec's generation and the Secrets' resource versions. The same text means
@@ -66,7 +72,7 @@ impl Action {
     }
 }
 
-/// A user name may come from a Secret too, so nothing of the credentials is shown.
+/// A user name may come from a Secret too, so nothing of the access is shown.
 impl fmt::Debug for Resolved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Resolved")
@@ -79,7 +85,7 @@ impl fmt::Debug for Resolved {
 
 /// Resolves a remediation for one node. `system_uuid` is the node's own, as its kubelet reports it.
 ///
-/// Reads the shared Secret, the Secret of this node and the CA's, all from the remediation's namespace, and nothing
+/// `scripts` says which parameters an agent's script has. Reads the shared Secret, the Secret of this node and the CA's, all from the remediation's namespace, and nothing
 /// else: a Secret missing for another node is none of this node's business.
 ///
 /// # Errors
@@ -90,45 +96,68 @@ pub async fn resolve(
     far: &FenceAgentsRemediation,
     node: &str,
     system_uuid: Option<&str>,
+    scripts: &impl Catalogue,
     by: Instant,
 ) -> Result<Resolved, Error> {
     let spec = &far.spec;
     // Before any Secret is read: an agent that is not there has no use for one.
-    let driver = driver(&spec.agent, spec.driver)?;
+    let served = served(&spec.agent, spec.driver, scripts).await?;
     if node.is_empty() {
         return Err(Error::NoNodeName);
     }
     let secrets = Secrets::read(client, far, node, by).await?;
     let mut parameters = parameters::parameters(spec, &secrets, node)?;
     let action = parameters::take_action(&mut parameters)?;
-    let device = redfish::device(&parameters, spec.tls.as_ref(), secrets.ca.as_ref())?;
     let expected = match spec.identity_policy() {
         IdentityPolicy::Enforce => system_uuid.and_then(SystemUuid::parse).map(|uuid| uuid.to_string()),
         IdentityPolicy::Ignore => None,
     };
-    Ok(Resolved {
-        order: Order {
-            agent: spec.agent.clone(),
-            driver,
-            address: device.base.to_string(),
-            plug: device.systems_uri,
-            system_uuid: expected,
-        },
-        credentials: device.credentials,
-        tls: device.tls,
-        action,
-        inputs: secrets.inputs(far.metadata.generation),
-    })
+    let agent = spec.agent.clone();
+    let (order, access) = match served {
+        Served::Redfish => {
+            let device = redfish::device(&parameters, spec.tls.as_ref(), secrets.ca.as_ref())?;
+            let access = Access::Redfish { credentials: device.credentials, tls: device.tls };
+            let (address, plug) = (device.base.to_string(), device.systems_uri);
+            (Order { agent, driver: Driver::Native, address, plug, system_uuid: expected }, access)
+        }
+        Served::Script(metadata) => {
+            if spec.tls.is_some() {
+                return Err(Error::Conflict { one: "a fence agent's script", other: "tls" });
+            }
+            let (target, given) = script::device(&metadata, &parameters, scripts.allows_unsafe())?;
+            let (address, plug) = (target.address(), target.plug());
+            // A script never says which machine it has read.
+            let order = Order { agent, driver: Driver::Script, address, plug, system_uuid: None };
+            (order, Access::Script(given))
+        }
+    };
+    Ok(Resolved { order, access, action, inputs: secrets.inputs(far.metadata.generation) })
 }
 
-/// Returns the implementation for an agent.
-fn driver(agent: &str, choice: DriverChoice) -> Result<Driver, Error> {
-    if !AGENTS.contains(&agent) {
-        return Err(Error::UnknownAgent { agent: agent.to_owned(), known: &AGENTS });
-    }
-    match choice {
-        DriverChoice::Auto | DriverChoice::Native => Ok(Driver::Native),
-        DriverChoice::Script => Err(Error::NoScriptDriver),
+/// What serves an agent.
+enum Served {
+    Redfish,
+    Script(Arc<Metadata>),
+}
+
+async fn served(agent: &str, choice: DriverChoice, scripts: &impl Catalogue) -> Result<Served, Error> {
+    match (agent, choice) {
+        ("fence_redfish", DriverChoice::Auto | DriverChoice::Native) => Ok(Served::Redfish),
+        (_, DriverChoice::Native) => Err(Error::NoNativeDriver { agent: agent.to_owned(), native: &NATIVE }),
+        (_, DriverChoice::Auto | DriverChoice::Script) => {
+            let metadata = scripts.metadata(agent, Instant::now() + METADATA).await.map_err(|error| match error {
+                agents::Error::AgentMissing { agent, at } => Error::UnknownAgent { agent, native: &NATIVE, at },
+                error => Error::Agent(error),
+            })?;
+            match metadata.role() {
+                Role::Power => Ok(Served::Script(metadata)),
+                Role::Fabric { why } => {
+                    let why = format!("it cuts a machine off from a network or from storage ({why})");
+                    Err(Error::NoPowerAgent { agent: agent.to_owned(), why })
+                }
+                Role::Other { why } => Err(Error::NoPowerAgent { agent: agent.to_owned(), why }),
+            }
+        }
     }
 }
 

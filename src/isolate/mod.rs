@@ -5,14 +5,16 @@
 //! isolator needs one, injected.
 
 mod power;
+mod script;
 
 use agents::redfish::{Config, Redfish};
-use agents::{Credentials, SystemUuid, Tls};
+use agents::{Access, SystemUuid};
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 use url::Url;
 
 pub use power::PowerIsolator;
+pub use script::{AGENT_DIR, Scripts};
 
 /// Cuts a node off from its workloads, and tells whether it is.
 ///
@@ -74,31 +76,27 @@ pub struct Device<'a> {
     pub address: &'a str,
     /// Which system or outlet of it; for Redfish the system's path.
     pub plug: Option<&'a str>,
-    /// The machine that it must be, if known.
+    /// The machine that it must be, if known. Scripts can't tell, and have none.
     pub expect: Option<SystemUuid>,
-    /// The account on it.
-    pub credentials: Credentials,
-    /// How its certificate is judged.
-    pub tls: Tls,
+    /// How it is spoken to.
+    pub access: Access,
 }
 
-/// Builds the isolator that serves an agent's name.
+/// Builds the isolator of a device. Which agent's name is served by which driver is for the order to say.
 ///
 /// # Errors
-/// [`agents::Error::Config`] for an unknown agent or an address that is no URL.
-pub fn build(device: Device<'_>) -> Result<Box<dyn Isolator>, agents::Error> {
-    match device.agent {
-        "fence_redfish" => {
-            let base = Url::parse(device.address)
-                .map_err(|e| agents::Error::Config(format!("{} is no URL: {e}", device.address)))?;
-            let redfish = Redfish::new(Config {
-                base,
-                systems_uri: device.plug.map(str::to_owned),
-                credentials: device.credentials,
-                tls: device.tls,
-            })?;
-            Ok(Box::new(PowerIsolator::new(redfish, device.expect)))
+/// [`agents::Error::Config`] for an address that is no URL or parameters that can't be given,
+/// [`agents::Error::AgentMissing`] for a name that is none of a script.
+pub fn build(device: Device<'_>, scripts: &Scripts) -> Result<Box<dyn Isolator>, agents::Error> {
+    let Device { agent, address, plug, expect, access } = device;
+    match access {
+        Access::Redfish { credentials, tls } => {
+            let base = Url::parse(address).map_err(|e| agents::Error::Config(format!("{address} is no URL: {e}")))?;
+            let redfish = Redfish::new(Config { base, systems_uri: plug.map(str::to_owned), credentials, tls })?;
+            Ok(Box::new(PowerIsolator::new(redfish, expect)))
         }
-        agent => Err(agents::Error::Config(format!("unsupported fence agent: {agent}"))),
+        Access::Script(parameters) => {
+            Ok(Box::new(PowerIsolator::new(scripts.script(agent, address, plug, parameters)?, None)))
+        }
     }
 }

@@ -20,16 +20,18 @@ use kube::{Api, Client, ResourceExt};
 pub use memory::{Memories, Series};
 pub use set::Left;
 
-use crate::api::{DurationError, FenceAgentsRemediation, IdentityPolicy, Order as Pinned, Set};
+use crate::api::{Driver, DurationError, FenceAgentsRemediation, IdentityPolicy, Order as Pinned, Set};
 use crate::clock::{Clock, millis};
 use crate::cluster::{self, call};
 use crate::decide::{Case, Claim, Identity, Leave, Millis, Order, Phase, Pods, Policy, Reading, Rest, Volumes, Why};
-use crate::isolate::{self, Device, Isolator, Sight, State};
+use crate::isolate::{self, Device, Isolator, Scripts, Sight, State};
 use crate::resolve::{self, Action, Resolved};
 use crate::{marks, status};
 
 /// How long one look may take: a BMC under load answers in 1 to 3 s; later than this is no answer.
 const LOOK: Duration = Duration::from_secs(5);
+/// How long one look through a script may take: it starts an interpreter, and may log in by telnet at human speed.
+const LOOK_SCRIPT: Duration = Duration::from_secs(15);
 /// A proof expires this long after its last Off (P4): a pause of this process longer than that makes it look again.
 const MAX_AGE: Millis = 2_000;
 /// Kubelets renew their Lease every 10 s; after 1.5 times that, one renewal was missed (P3).
@@ -109,6 +111,8 @@ pub struct Observer {
     pub clock: Clock,
     /// What this process remembers between looks. Losing it costs a second look, never safety.
     pub memories: Memories,
+    /// The agents' scripts.
+    pub scripts: Arc<Scripts>,
 }
 
 impl Observer {
@@ -236,7 +240,7 @@ impl Observer {
         let expected = info.map(|info| info.system_uuid.as_str()).filter(|uuid| !uuid.is_empty());
         let expected = expected.filter(|_| far.spec.identity_policy() == IdentityPolicy::Enforce);
         let by = self.clock.deadline(LOOK);
-        let resolved = resolve::resolve(self.client.clone(), far, name, expected, by).await;
+        let resolved = resolve::resolve(self.client.clone(), far, name, expected, &*self.scripts, by).await;
         match (policy(far), resolved) {
             // A Secret that may not be read is somebody's to put right, and they must be told.
             (_, Err(error)) if error.may_pass() && !matches!(error, resolve::Error::SecretForbidden { .. }) => {
@@ -259,13 +263,21 @@ impl Observer {
             address: &order.address,
             plug: order.plug.as_deref(),
             expect: order.system_uuid.as_deref().and_then(SystemUuid::parse),
-            credentials: now.credentials.clone(),
-            tls: now.tls.clone(),
+            access: now.access.clone(),
         };
-        match self.memories.device(uid, order, &now.inputs, || isolate::build(device)) {
+        // What spec and Secrets say now is for the agent that they name now.
+        let is_served = order.agent == now.order.agent && order.driver == now.order.driver;
+        let build = || match is_served {
+            true => isolate::build(device, &self.scripts),
+            false => Err(agents::Error::Config("the spec now has another agent than was pinned".to_owned())),
+        };
+        match self.memories.device(uid, order, &now.inputs, build) {
             Err(error) => (None, Some(Sight::failed(&error))),
             Ok(device) if looks => {
-                let by = self.clock.deadline(LOOK);
+                let by = self.clock.deadline(match order.driver {
+                    Driver::Native => LOOK,
+                    Driver::Script => LOOK_SCRIPT,
+                });
                 // The device keeps its own deadline; this one holds whatever it does.
                 let sight = tokio::time::timeout_at(by, device.look(by)).await;
                 let sight = sight.unwrap_or_else(|_| Sight::failed(&agents::Error::Deadline { doing: "looking" }));

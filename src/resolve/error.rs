@@ -7,17 +7,35 @@ use super::template::TemplateError;
 /// Why a remediation makes no order.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No such agent in this build.
-    #[error("unsupported fence agent: {agent} (this build has {})", known.join(", "))]
+    /// No such agent.
+    #[error("unsupported fence agent: {agent} (not one of {}, and no such script in {at})", native.join(", "))]
     UnknownAgent {
         /// The agent, as the spec names it.
         agent: String,
-        /// The agents that there are.
-        known: &'static [&'static str],
+        /// The agents that we have clients of our own for.
+        native: &'static [&'static str],
+        /// Where scripts were looked for.
+        at: String,
     },
-    /// `driver: Script` was asked for.
-    #[error("driver Script is not part of this build; use Auto or Native")]
-    NoScriptDriver,
+    /// `driver: Native` was asked for, and there is none.
+    #[error("there is no native driver for {agent}, only for {}; use driver: Auto or Script", native.join(", "))]
+    NoNativeDriver {
+        /// The agent.
+        agent: String,
+        /// The agents that have one.
+        native: &'static [&'static str],
+    },
+    /// The agent does not switch power.
+    #[error("{agent} is no power agent, it can't prove a machine off: {why}")]
+    NoPowerAgent {
+        /// The agent.
+        agent: String,
+        /// What tells.
+        why: String,
+    },
+    /// The agent's script can't be used.
+    #[error(transparent)]
+    Agent(agents::Error),
     /// The remediation names no node.
     #[error("nodeName cannot be empty")]
     NoNodeName,
@@ -34,7 +52,7 @@ pub enum Error {
     #[error("invalid spec: mandatory parameters are missing: {}", parameters.join(", "))]
     Missing {
         /// All of them.
-        parameters: Vec<&'static str>,
+        parameters: Vec<String>,
     },
     /// A parameter is given per node, but not for this one: with FAR, another machine was powered off then.
     #[error("node parameter {parameter} has no value for node {node}")]
@@ -59,9 +77,9 @@ pub enum Error {
         /// The parameter, as written.
         parameter: String,
         /// The agent.
-        agent: &'static str,
+        agent: String,
         /// The parameters that there are.
-        known: &'static [&'static str],
+        known: Vec<String>,
     },
     /// A parameter that is never obeyed.
     #[error("parameter {parameter} is refused: {reason}")]
@@ -162,11 +180,13 @@ impl Error {
     /// Tells whether asking again may help without anybody changing the spec or a Secret.
     pub fn may_pass(&self) -> bool {
         match self {
+            Self::Agent(error) => error.may_pass(),
             Self::Api { .. } | Self::Deadline { .. } | Self::SecretForbidden { .. } | Self::SecretUnreadable { .. } => {
                 true
             }
             Self::UnknownAgent { .. }
-            | Self::NoScriptDriver
+            | Self::NoNativeDriver { .. }
+            | Self::NoPowerAgent { .. }
             | Self::NoNodeName
             | Self::UnsupportedAction
             | Self::Duplicate { .. }
@@ -188,7 +208,9 @@ impl Error {
     pub fn label(&self) -> &'static str {
         match self {
             Self::UnknownAgent { .. } => "UnsupportedAgent",
-            Self::NoScriptDriver => "UnsupportedDriver",
+            Self::NoNativeDriver { .. } => "UnsupportedDriver",
+            Self::NoPowerAgent { .. } => "NotAPowerAgent",
+            Self::Agent(error) => error.label(),
             Self::NoNodeName => "NoNodeName",
             Self::UnsupportedAction => "UnsupportedAction",
             Self::Duplicate { .. } => "DuplicateParameter",

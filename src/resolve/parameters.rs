@@ -12,9 +12,6 @@ use crate::api::FenceAgentsRemediationSpec;
 /// All parameters of one node, by canonical name.
 pub(super) type Parameters = BTreeMap<String, Value>;
 
-/// The parameters that choose a machine, by canonical name: a device's address, or one of the machines behind it.
-const CHOICE: [&str; 5] = ["ip", "ipport", "plug", "redfish-uri", "systems-uri"];
-
 /// The value of one parameter. Also what the spec holds in clear is treated as a secret: passwords are found there.
 #[derive(Clone, Debug)]
 pub(super) struct Value {
@@ -29,6 +26,11 @@ impl Value {
     /// Returns the value itself.
     pub(super) fn expose(&self) -> &str {
         self.text.expose_secret()
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_spec(name: &str, text: &str) -> Self {
+        Self { written: name.to_owned(), from_secret: false, text: text.into() }
     }
 }
 
@@ -49,7 +51,7 @@ pub(super) fn parameters(
     node: &str,
 ) -> Result<Parameters, Error> {
     let mut particular = false;
-    let chooses = |name: &str| CHOICE.contains(&names::canonical(name).as_str());
+    let chooses = |name: &str| names::chooses(&names::canonical(name));
 
     let mut shared = Layer::of_spec();
     for (name, text) in &spec.shared_parameters.0 {

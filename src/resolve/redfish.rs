@@ -57,7 +57,8 @@ pub(super) fn device(parameters: &Parameters, tls: Option<&TlsPolicy>, ca: Optio
     let given = |name: &str| parameters.get(name).filter(|value| !value.expose().is_empty());
     let (Some(ip), Some(username), Some(password)) = (given("ip"), given("username"), given("password")) else {
         let mandatory = [("ip", "--ip"), ("username", "--username"), ("password", "--password")];
-        let parameters = mandatory.into_iter().filter(|(name, _)| given(name).is_none()).map(|(_, name)| name);
+        let parameters =
+            mandatory.into_iter().filter(|(name, _)| given(name).is_none()).map(|(_, name)| name.to_owned());
         return Err(Error::Missing { parameters: parameters.collect() });
     };
     Ok(Device {
@@ -84,7 +85,8 @@ fn check_names(parameters: &Parameters) -> Result<(), Error> {
         }
         let known = KNOWN.iter().any(|known| known.trim_start_matches('-') == name);
         if !known && !IGNORED.contains(&name.as_str()) {
-            return Err(Error::Unknown { parameter: parameter(), agent: "fence_redfish", known: &KNOWN });
+            let known = KNOWN.map(str::to_owned).to_vec();
+            return Err(Error::Unknown { parameter: parameter(), agent: "fence_redfish".to_owned(), known });
         }
     }
     Ok(())
@@ -121,7 +123,7 @@ fn path(value: &Value) -> Result<String, Error> {
 }
 
 /// A flag, by its value: upstream's agents take `ssl_insecure=0` for "insecure".
-fn flag(value: &Value) -> Result<bool, Error> {
+pub(super) fn flag(value: &Value) -> Result<bool, Error> {
     match value.expose().to_ascii_lowercase().as_str() {
         "" | "1" | "true" | "yes" | "on" => Ok(true),
         "0" | "false" | "no" | "off" => Ok(false),
@@ -164,6 +166,6 @@ fn base64(text: &str) -> Option<Vec<u8>> {
     serde_json::from_value::<ByteString>(text.into()).ok().map(|bytes| bytes.0)
 }
 
-fn invalid(value: &Value, want: &'static str) -> Error {
+pub(super) fn invalid(value: &Value, want: &'static str) -> Error {
     Error::Invalid { parameter: value.written.clone(), want }
 }

@@ -15,6 +15,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::*;
+use agents::Tls;
 
 const UUID: &str = "4C4C4544-0042-3510-8052-B4C04F4E4231";
 
@@ -44,9 +45,10 @@ async fn an_order_from_everywhere() {
         }
     );
     assert_eq!(resolved.action, Action::Off);
-    assert_eq!(resolved.credentials.username, "root");
-    assert_eq!(resolved.credentials.password.expose_secret(), "hunter2", "without the newline");
-    assert!(matches!(resolved.tls, Tls::Roots));
+    let Access::Redfish { credentials, tls } = &resolved.access else { panic!("{resolved:?}") };
+    assert_eq!(credentials.username, "root");
+    assert_eq!(credentials.password.expose_secret(), "hunter2", "without the newline");
+    assert!(matches!(tls, Tls::Roots));
     assert_eq!(resolved.inputs, "generation 3, secret shared at 7, secret of-w1 at 7");
     assert_eq!(api.read(), ["of-w1", "shared"], "only this node's Secrets (W14)");
     let debug = format!("{resolved:?}");
@@ -121,17 +123,18 @@ async fn certificates_are_judged_as_the_spec_says() {
         let mut far = plain();
         far.spec.tls = serde_json::from_value(tls.clone()).expect("a policy");
         far.spec.shared_parameters.0.extend(strings(&parameters));
-        let found = match api.resolve(&far, None).await {
-            Ok(Resolved { tls: Tls::Roots, .. }) => "Roots",
-            Ok(Resolved { tls: Tls::Insecure, .. }) => "Insecure",
-            Ok(Resolved { tls: Tls::Ca(pem), .. }) => {
+        let found = match api.resolve(&far, None).await.map(|resolved| resolved.access) {
+            Ok(Access::Redfish { tls: Tls::Roots, .. }) => "Roots",
+            Ok(Access::Redfish { tls: Tls::Insecure, .. }) => "Insecure",
+            Ok(Access::Redfish { tls: Tls::Ca(pem), .. }) => {
                 assert_eq!(pem, b"PEM");
                 "Ca"
             }
-            Ok(Resolved { tls: Tls::Pins { spki_sha256 }, .. }) => {
+            Ok(Access::Redfish { tls: Tls::Pins { spki_sha256 }, .. }) => {
                 assert_eq!(spki_sha256, [[0xab; 32]; 2]);
                 "Pins"
             }
+            Ok(other) => panic!("{other:?}"),
             Err(error) => error.label(),
         };
         assert_eq!(found, want, "{tls} {parameters}");
@@ -220,17 +223,17 @@ async fn nothing_of_a_secret_is_in_an_error() {
 #[tokio::test]
 async fn an_unknown_agent_reads_no_secret() {
     let api = Server::start(&[("shared", &[])]).await;
-    for agent in ["fence_ipmilan", "fence_", "/usr/sbin/fence_redfish", "fence_redfish ", "../fence_redfish"] {
+    for agent in ["fence_unheard_of", "fence_", "/usr/sbin/fence_redfish", "fence_redfish ", "../fence_redfish"] {
         let mut far = plain();
         far.spec.agent = agent.into();
         far.spec.shared_secret_name = Some("shared".into());
-        let error = api.resolve(&far, None).await.expect_err(agent);
-        assert_eq!(error.label(), "UnsupportedAgent");
-        assert_eq!(error.to_string(), format!("unsupported fence agent: {agent} (this build has fence_redfish)"));
+        for (driver, label) in [(DriverChoice::Auto, "UnsupportedAgent"), (DriverChoice::Native, "UnsupportedDriver")] {
+            far.spec.driver = driver;
+            let error = api.resolve(&far, None).await.expect_err(agent);
+            assert_eq!(error.label(), label);
+            assert!(error.to_string().contains(agent), "{error}");
+        }
     }
-    let mut far = plain();
-    far.spec.driver = DriverChoice::Script;
-    assert_eq!(api.resolve(&far, None).await.expect_err("no scripts").label(), "UnsupportedDriver");
     assert!(api.read().is_empty());
 }
 
@@ -387,7 +390,7 @@ impl Server {
         far: &FenceAgentsRemediation,
         uuid: Option<&str>,
     ) -> Result<Resolved, Error> {
-        resolve(self.client.clone(), far, "w1", uuid, Instant::now() + time).await
+        resolve(self.client.clone(), far, "w1", uuid, &script::tests::catalogue(), Instant::now() + time).await
     }
 
     /// Which Secrets were asked for, in the order of their names.
