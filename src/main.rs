@@ -1,10 +1,13 @@
-//! The command line: `ringfence controller | crds`.
+//! The command line: `ringfence controller | crds | agent`; called by a fence agent's name, it is that agent.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agents::cli::{self, Agent};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use kube::Config;
@@ -34,6 +37,16 @@ enum Command {
         /// Where to.
         #[arg(default_value = "crds")]
         dir: PathBuf,
+    },
+    /// Is a fence agent: `ringfence agent fence_redfish --ip …`; without options it reads them from standard input.
+    #[command(disable_help_flag = true)]
+    Agent {
+        /// Which one.
+        #[arg(value_parser = agent)]
+        name: &'static Agent,
+        /// Its options.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<OsString>,
     },
 }
 
@@ -72,13 +85,19 @@ struct ControllerArgs {
     log_format: LogFormat,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
+    let mut args = std::env::args_os();
+    let called = args.next().unwrap_or_default();
+    if let Some(agent) = Path::new(&called).file_name().and_then(|name| Agent::named(name.to_str()?)) {
+        return Ok(cli::main(agent, args.collect()));
+    }
     match Cli::parse().command {
+        Command::Agent { name, options } => return Ok(cli::main(name, options)),
         Command::Controller(args) => {
             telemetry::logs(args.log_format);
             // Two workers: the work is waiting for API servers and BMCs.
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-            runtime.block_on(run(args))
+            runtime.block_on(run(args))?;
         }
         Command::Crds { dir } => {
             std::fs::create_dir_all(&dir)?;
@@ -86,9 +105,9 @@ fn main() -> anyhow::Result<()> {
                 let path = dir.join(name);
                 std::fs::write(&path, yaml).with_context(|| format!("writing {}", path.display()))?;
             }
-            Ok(())
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn run(args: ControllerArgs) -> anyhow::Result<()> {
@@ -132,4 +151,9 @@ async fn run(args: ControllerArgs) -> anyhow::Result<()> {
 
 fn duration(text: &str) -> Result<Duration, String> {
     api::parse_duration(text).map_err(|e| e.to_string())
+}
+
+fn agent(name: &str) -> Result<&'static Agent, String> {
+    let known = || Agent::all().map(Agent::name).collect::<Vec<_>>().join(", ");
+    Agent::named(name).ok_or_else(|| format!("there are: {}", known()))
 }

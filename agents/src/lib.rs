@@ -13,6 +13,7 @@
 //!   to another host.
 
 mod access;
+pub mod cli;
 mod error;
 mod identity;
 pub mod ipmi;
