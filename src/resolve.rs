@@ -10,6 +10,7 @@
 //! [`SecretString`]: secrecy::SecretString
 
 mod error;
+mod ipmi;
 mod names;
 mod parameters;
 mod redfish;
@@ -34,7 +35,16 @@ use crate::api::{Driver, DriverChoice, FenceAgentsRemediation, IdentityPolicy, O
 use secrets::Secrets;
 
 /// The agents that we have clients of our own for.
-const NATIVE: [&str; 1] = ["fence_redfish"];
+const NATIVE: [&str; 8] = [
+    "fence_idrac",
+    "fence_ilo3",
+    "fence_ilo4",
+    "fence_ilo5",
+    "fence_imm",
+    "fence_ipmilan",
+    "fence_ipmilanplus",
+    "fence_redfish",
+];
 
 /// How long an agent's script may take to print its metadata: 0.1 s on an idle machine, and half a minute's patience of a
 /// remediation is not to be used up by it.
@@ -120,6 +130,13 @@ pub async fn resolve(
             let (address, plug) = (device.base.to_string(), device.systems_uri);
             (Order { agent, driver: Driver::Native, address, plug, system_uuid: expected }, access)
         }
+        Served::Ipmi => {
+            if spec.tls.is_some() {
+                return Err(Error::Conflict { one: "IPMI", other: "tls" });
+            }
+            let (address, access) = ipmi::device(&agent, &parameters)?;
+            (Order { agent, driver: Driver::Native, address, plug: None, system_uuid: expected }, access)
+        }
         Served::Script(metadata) => {
             if spec.tls.is_some() {
                 return Err(Error::Conflict { one: "a fence agent's script", other: "tls" });
@@ -137,12 +154,14 @@ pub async fn resolve(
 /// What serves an agent.
 enum Served {
     Redfish,
+    Ipmi,
     Script(Arc<Metadata>),
 }
 
 async fn served(agent: &str, choice: DriverChoice, scripts: &impl Catalogue) -> Result<Served, Error> {
     match (agent, choice) {
         ("fence_redfish", DriverChoice::Auto | DriverChoice::Native) => Ok(Served::Redfish),
+        (agent, DriverChoice::Auto | DriverChoice::Native) if ipmi::AGENTS.contains(&agent) => Ok(Served::Ipmi),
         (_, DriverChoice::Native) => Err(Error::NoNativeDriver { agent: agent.to_owned(), native: &NATIVE }),
         (_, DriverChoice::Auto | DriverChoice::Script) => {
             let metadata = scripts.metadata(agent, Instant::now() + METADATA).await.map_err(|error| match error {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use secrecy::SecretString;
 
+use crate::ipmi::{Privilege, Quirks};
 use crate::{Credentials, Tls};
 
-/// How a device is spoken to. `Debug` shows no secret but user names, which Redfish does not treat as such.
+/// How a device is spoken to. `Debug` shows no passwords and keys.
 #[derive(Clone, Debug)]
 pub enum Access {
     /// By our own Redfish client.
@@ -15,6 +16,19 @@ pub enum Access {
         credentials: Credentials,
         /// How its certificate is judged.
         tls: Tls,
+    },
+    /// By our own IPMI client.
+    Ipmi {
+        /// The account.
+        credentials: Credentials,
+        /// The BMC's key Kg in hexadecimal, where it has one.
+        kg: Option<SecretString>,
+        /// The cipher suite, if one is asked for.
+        suite: Option<u8>,
+        /// The privilege that sessions are to have.
+        privilege: Privilege,
+        /// What the BMC gets wrong.
+        quirks: Quirks,
     },
     /// By a fence agent's script.
     Script(Parameters),

@@ -7,6 +7,7 @@
 mod power;
 mod script;
 
+use agents::ipmi::{self, Ipmi};
 use agents::redfish::{Config, Redfish};
 use agents::{Access, SystemUuid};
 use futures::future::BoxFuture;
@@ -94,6 +95,11 @@ pub fn build(device: Device<'_>, scripts: &Scripts) -> Result<Box<dyn Isolator>,
             let base = Url::parse(address).map_err(|e| agents::Error::Config(format!("{address} is no URL: {e}")))?;
             let redfish = Redfish::new(Config { base, systems_uri: plug.map(str::to_owned), credentials, tls })?;
             Ok(Box::new(PowerIsolator::new(redfish, expect)))
+        }
+        Access::Ipmi { credentials, kg, suite, privilege, quirks } => {
+            let address = address.to_owned();
+            let config = ipmi::Config { address, port: None, credentials, kg, suite, privilege, quirks };
+            Ok(Box::new(PowerIsolator::new(Ipmi::new(config)?, expect)))
         }
         Access::Script(parameters) => {
             Ok(Box::new(PowerIsolator::new(scripts.script(agent, address, plug, parameters)?, None)))

@@ -24,7 +24,7 @@ const KNOWN: [&str; 9] = [
 
 /// Options that upstream's agents have and that mean nothing here: times and retries are those of the remediation, logs
 /// are the operator's own, and Redfish is always HTTPS.
-const IGNORED: [&str; 14] = [
+pub(super) const IGNORED: [&str; 14] = [
     "delay",
     "disable-timeout",
     "login-timeout",

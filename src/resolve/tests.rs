@@ -238,6 +238,80 @@ async fn an_unknown_agent_reads_no_secret() {
 }
 
 #[tokio::test]
+async fn native_ipmi_has_upstreams_parameters() {
+    let api = Server::start(&[]).await;
+    let far = |parameters: &Value| {
+        let mut far = plain();
+        far.spec.agent = "fence_ipmilan".into();
+        far.spec.shared_parameters.0.extend(strings(parameters));
+        far
+    };
+    let with_ip = |ip: &str| {
+        let mut far = far(&json!({}));
+        far.spec.node_parameters.0 = BTreeMap::from([("--ip".into(), BTreeMap::from([("w1".into(), ip.into())]))]);
+        far
+    };
+    for (ip, want) in [
+        ("bmc", "bmc:623"),
+        ("bmc:6230", "bmc:6230"),
+        ("fd00::7", "[fd00::7]:623"),
+        ("[fd00::7]", "[fd00::7]:623"),
+        ("[fd00::7]:624", "[fd00::7]:624"),
+    ] {
+        let resolved = api.resolve(&with_ip(ip), Some(UUID)).await.expect(ip);
+        assert_eq!((resolved.order.address.as_str(), resolved.order.plug), (want, None));
+        assert_eq!((resolved.order.driver, resolved.order.system_uuid), (Driver::Native, Some(UUID.to_lowercase())));
+    }
+    let all = json!({"-P": "1", "--cipher": "3", "-L": "OPERATOR", "--hexadecimal_kg": "0badcafe",
+        "--ipport": "624", "--auth": "md5", "--method": "onoff", "--power-wait": "2", "--ipmitool-timeout": "2"});
+    let resolved = api.resolve(&far(&all), None).await.expect("an order");
+    let Access::Ipmi { suite, privilege, kg, .. } = &resolved.access else { panic!("{resolved:?}") };
+    assert_eq!((*suite, privilege.name(), kg.is_some()), (Some(3), "operator", true));
+    assert!(!format!("{resolved:?} {:?}", resolved.access).contains("0badcafe"));
+    for (parameters, label, text) in [
+        (json!({"--lanplus": "0"}), "RefusedParameter", "driver: Script"),
+        (json!({"-P": "1", "lanplus": "1"}), "DuplicateParameter", ""),
+        (json!({"--target": "0x20"}), "RefusedParameter", "driver: Script"),
+        (json!({"--cipher": "0"}), "InvalidParameter", "driver: Script"),
+        (json!({"--privlvl": "hunter2"}), "InvalidParameter", "--privlvl"),
+        (json!({"--hexadecimal-kg": "hunter2"}), "InvalidParameter", ""),
+        (json!({"--ipmitool-path": "/x"}), "RefusedParameter", ""),
+        (json!({"--use-sudo": "0"}), "RefusedParameter", ""),
+        (json!({"--systems-uri": "/x"}), "UnknownParameter", "of fence_ipmilan"),
+    ] {
+        let error = api.resolve(&far(&parameters), None).await.expect_err(label);
+        assert_eq!(error.label(), label, "{parameters}");
+        assert!(error.story().contains(text) && !error.story().contains("hunter2"), "{}", error.story());
+    }
+}
+
+#[tokio::test]
+async fn the_driver_is_native_where_there_is_one() {
+    let api = Server::start(&[]).await;
+    let mut far = plain();
+    far.spec.shared_parameters.0.insert("--plug".into(), "3".into());
+    far.spec.tls = None;
+    for (agent, driver, want) in [
+        ("fence_pdu", DriverChoice::Auto, Ok(Driver::Script)),
+        ("fence_pdu", DriverChoice::Script, Ok(Driver::Script)),
+        ("fence_pdu", DriverChoice::Native, Err("UnsupportedDriver")),
+        ("fence_port", DriverChoice::Auto, Err("NotAPowerAgent")),
+        ("fence_unheard_of", DriverChoice::Script, Err("UnsupportedAgent")),
+    ] {
+        far.spec.agent = agent.into();
+        far.spec.driver = driver;
+        let resolved = api.resolve(&far, Some(UUID)).await;
+        let found = resolved.as_ref().map(|resolved| resolved.order.driver).map_err(Error::label);
+        assert_eq!(found, want, "{agent} {driver:?}");
+        if let Ok(resolved) = resolved {
+            assert_eq!((resolved.order.address.as_str(), resolved.order.plug.as_deref()), ("bmc", Some("3")));
+            assert_eq!(resolved.order.system_uuid, None, "a script names no machine");
+            assert!(!format!("{resolved:?}").contains("password"), "{resolved:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_missing_secret_is_named_and_does_not_pass() {
     let api = Server::start(&[]).await;
     let mut far = plain();
