@@ -197,7 +197,7 @@ impl Observer {
             _ => Identity::Unsaid,
         };
         // S1, P3: also where the device is left alone, the node itself may show life.
-        let listens = phase != Phase::Accepted && claim != Claim::Others;
+        let listens = claim != Claim::Others;
         let (reading, series, life) = self.remember(&uid, &pinned_node.name, listens, sight.as_ref()).await?;
 
         let case = Case {
