@@ -10,7 +10,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::api::{FINALIZER, FenceAgentsRemediation, NodeIdentity, ProofRecord};
+use crate::api::{Driver, FINALIZER, FenceAgentsRemediation, NodeIdentity, ProofRecord};
 use crate::clock::{Clock, millis, timestamp};
 use crate::cluster::{self, call};
 use crate::decide::{Effect, Phase, Power, Rest, Step, Why};
@@ -25,6 +25,9 @@ use crate::story::{self, About, Told};
 /// How long a power command may take: it reads the system, its reset action, then posts; a BMC under load takes 1 to 3 s
 /// for each. At the deadline the connection is aborted, never drained.
 const COMMAND: Duration = Duration::from_secs(10);
+/// The same for a script: it logs in (5 s, upstream's login_timeout), sends, and waits for the power to go itself (20 s, its
+/// power_timeout).
+const SCRIPT_COMMAND: Duration = Duration::from_secs(30);
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,7 +194,12 @@ impl Actor<'_> {
         };
         self.memories.commanded(&uid);
         // S2: what is left of `timeout` after the deadline is the device's own lateness.
-        let by = self.clock.deadline(COMMAND.min(Duration::from_millis(scene.case.policy.patience / 2)));
+        let pinned = scene.far.status.as_ref().and_then(|s| s.operation.as_ref()).and_then(|op| op.order.as_ref());
+        let longest = match pinned.map(|order| order.driver) {
+            Some(Driver::Script) => SCRIPT_COMMAND,
+            Some(Driver::Native) | None => COMMAND,
+        };
+        let by = self.clock.deadline(longest.min(Duration::from_millis(scene.case.policy.patience / 2)));
         let command = match power {
             Power::Off => device.isolate(by),
             Power::On => device.restore(by),
