@@ -14,6 +14,8 @@ mod bad_input;
 mod crash;
 #[path = "controller/cycle.rs"]
 mod cycle;
+#[path = "controller/drivers.rs"]
+mod drivers;
 #[path = "controller/lead.rs"]
 mod lead;
 #[path = "controller/leave.rs"]
