@@ -77,6 +77,8 @@ pub(super) struct Session<'a> {
     stage: Stage,
     turn: Turn,
     pace: Duration,
+    /// The longest that an answer took.
+    slowest: Option<Duration>,
     /// The end of a session that the BMC may hold, and nobody else.
     farewell: Option<Vec<u8>>,
     reply: Option<Reply>,
@@ -150,6 +152,7 @@ impl<'a> Session<'a> {
             stage: Stage::opening()?,
             turn: Turn::opening(PACE),
             pace: PACE,
+            slowest: None,
             farewell: None,
             reply: None,
         })
@@ -194,16 +197,20 @@ impl<'a> Session<'a> {
                 if !matches!(self.stage, Stage::Proving { .. }) {
                     self.suites.rotate_left(1);
                 }
-                self.pace = (self.pace * 2).min(LONGEST);
+                // Lost, or slow: so slow perhaps that it answers too late.
+                self.pace = (self.pace * 3 / 2).min(LONGEST);
                 self.begin_afresh()?;
                 continue;
             }
+            let open = self.is_open();
             let turn = &mut self.turn;
             turn.sends += 1;
             turn.lost = None;
             turn.sent = Some(now);
             turn.due = Some(now + turn.wait);
-            turn.wait = (turn.wait * 2).min(LONGEST);
+            if open {
+                turn.wait = (turn.wait * 2).min(LONGEST);
+            }
             return Ok(Step::Send(self.datagram()?));
         }
     }
@@ -392,15 +399,20 @@ impl<'a> Session<'a> {
     }
 
     fn advance(&mut self, stage: Stage, doing: &'static str, now: Instant) {
-        self.learn_pace(now);
         self.stage = stage;
+        self.learn_pace(now);
         self.turn = Turn::new(doing, self.pace);
     }
 
-    /// Learns how slow this BMC is, from an answer that can only be to the one transmission.
+    /// Learns how slow this BMC is, from an answer that can only be to the one transmission. What is only lost now and
+    /// then is soon sent again.
     fn learn_pace(&mut self, now: Instant) {
         if let (1, Some(sent)) = (self.turn.sends, self.turn.sent) {
-            self.pace = self.pace.max(2 * now.saturating_duration_since(sent)).min(LONGEST);
+            let took = now.saturating_duration_since(sent);
+            self.slowest = Some(self.slowest.map_or(took, |slowest| slowest.max(took)));
+        }
+        if let Some(slowest) = self.slowest.filter(|_| self.is_open()) {
+            self.pace = (2 * slowest).clamp(PACE, LONGEST);
         }
     }
 
