@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Provides what `make demo` and `make test` need and the machine lacks: the control plane (built from source) and the
-# real sushy-emulator (from PyPI); for the tests also Debian's fence agents, ipmitool and ipmi_sim. Progress and what
+# real sushy-emulator (from PyPI); for the tests also Debian's fence agents, ipmitool, ipmi_sim and snmpd. Progress and what
 # is missing, with the one command that provides it, go to stderr.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -33,7 +33,7 @@ packages() { # packages PROGRAM=PACKAGE…: installs the packages whose program 
 case ${1:-} in
   demo) debian=() ;;
   # fence-agents holds no programs in newer Debians, only dependencies; fence_ipmilan stands for it.
-  test) debian=(fence_ipmilan=fence-agents ipmitool=ipmitool ipmi_sim=openipmi) ;;
+  test) debian=(fence_ipmilan=fence-agents ipmitool=ipmitool ipmi_sim=openipmi snmpget=snmp snmpd=snmpd) ;;
   *) echo "usage: setup.sh demo|test" >&2; exit 2 ;;
 esac
 

@@ -12,6 +12,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use ringfence::isolate::{AGENT_DIR, Device, Scripts, State, build};
 use testbed::bmc::redfish::{Face, Fault};
 use testbed::machine::Machine;
+use testbed::process::Process;
+use testbed::scratch::Scratch;
 use tokio::time::Instant;
 
 /// Each agent starts an interpreter and loads its libraries, on a loaded machine.
@@ -20,6 +22,10 @@ const ASK: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_secs(20);
 /// Interpreters at a time, on two cores.
 const AT_ONCE: usize = 2;
+
+/// SNMP agents that can be pointed at any SNMP service.
+const SNMP: [&str; 6] =
+    ["fence_apc_snmp", "fence_emerson", "fence_ibmblade", "fence_intelmodular", "fence_ipdu", "fence_tripplite_snmp"];
 
 /// The introduction of the table.
 const HEAD: &str = "# Fence agents
@@ -80,8 +86,7 @@ async fn every_agent_is_what_the_table_says() -> Result<()> {
     Ok(())
 }
 
-/// (16): SNMP agents say OFF of what does not exist, or of nothing at all. None of the others may, whatever they are
-/// pointed at: a host that is not there, a plug that is garbage.
+/// Whatever they are pointed at: a host that is not there gives no reading.
 #[tokio::test]
 async fn a_wrong_host_is_never_isolated() -> Result<()> {
     let scripts = Scripts::new(Path::new(AGENT_DIR), false);
@@ -96,6 +101,63 @@ async fn a_wrong_host_is_never_isolated() -> Result<()> {
     let isolated: Vec<_> = looks.iter().filter(|(_, state)| *state != State::Unknown).collect();
     ensure!(isolated.is_empty(), "a reading from nowhere: {isolated:?}");
     Ok(())
+}
+
+/// (16): against a bare snmpd, each of these says OFF of an outlet that does not exist, by SNMP 2c. That is all that it says:
+/// it names no machine, and was never read ON, so that it proves nothing (`tests/controller/drivers.rs` shows that). By
+/// SNMP 1, for a plug that is garbage, or with the wrong community it says nothing.
+#[tokio::test]
+async fn snmp_agents_say_off_of_what_does_not_exist() -> Result<()> {
+    let scripts = Scripts::new(Path::new(AGENT_DIR), false);
+    let snmpd = Snmpd::start().await?;
+    let cases = [
+        ("2c", "99", "private", State::Isolated),
+        ("1", "99", "private", State::Unknown),
+        ("2c", "garbage", "private", State::Unknown),
+        ("2c", "99", "wrong", State::Unknown),
+    ];
+    let all = SNMP.into_iter().flat_map(|agent| cases.map(|case| (agent, case)));
+    let looks = stream::iter(all).map(async |(agent, (version, plug, community, want))| {
+        let values = [("snmp_version", version), ("community", community)];
+        let values = values.map(|(name, value)| (name.to_owned(), value.to_owned().into())).into();
+        let names = |name: &str| Some(name.to_owned());
+        let given = Parameters { values, ip: names("ip"), ipport: names("ipport"), plug: names("plug") };
+        let access = Access::Script(given);
+        let device = Device { agent, address: &snmpd.address, plug: Some(plug), expect: None, access };
+        let sight = build(device, &scripts)?.look(Instant::now() + LOOK).await;
+        ensure!(sight.system_uuid.is_none(), "{agent}: {sight:?}");
+        ensure!(sight.state == want, "{agent}, SNMP {version}, plug {plug}, community {community}: {sight:?}");
+        Ok(())
+    });
+    looks.buffer_unordered(AT_ONCE).try_collect().await
+}
+
+/// Debian's SNMP service, which knows nothing of outlets.
+struct Snmpd {
+    address: String,
+    _process: Process,
+    _dir: Scratch,
+}
+
+impl Snmpd {
+    async fn start() -> Result<Self> {
+        let (dir, port) = (Scratch::new("snmpd")?, testbed::ports::free_port()?);
+        let address = format!("127.0.0.1:{port}");
+        let file = dir.path().join("snmpd.conf");
+        std::fs::write(&file, format!("rwcommunity private 127.0.0.1\nagentaddress udp:{address}\n"))?;
+        // It does not end with its standard input by itself.
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", r#"exec 3<&0; (cat <&3 >/dev/null; kill "$$") & exec /usr/sbin/snmpd -f -C -c "$0" -Le"#]);
+        command.arg(&file).env("SNMP_PERSISTENT_DIR", dir.path());
+        let mut process = Process::spawn("snmpd", &mut command, &dir.path().join("log"))?;
+        let ready = async || {
+            let mut get = tokio::process::Command::new("snmpget");
+            get.args(["-v2c", "-cprivate", "-r0", "-t1", &address, "1.3.6.1.2.1.1.1.0"]).kill_on_drop(true);
+            get.output().await.is_ok_and(|output| output.status.success())
+        };
+        process.until_ready(ASK, ready).await?;
+        Ok(Self { address, _process: process, _dir: dir })
+    }
 }
 
 /// Upstream's fence_redfish against a BMC: a system that is not there, garbage, no answer; then one that is.

@@ -9,6 +9,7 @@ use std::path::Path;
 use agents::{Access, Command};
 use anyhow::{Context, Result, ensure};
 use ringfence::isolate::{Device, Scripts, State, build};
+use testbed::bmc::ipmi::Fault as IpmiFault;
 use testbed::bmc::outlets::Misbehaviour;
 use testbed::bmc::redfish::Fault;
 use testbed::wait;
@@ -66,13 +67,18 @@ async fn an_honest_device_obeys() -> Result<()> {
 /// P2: a command is not sent to a device that says it is another machine's.
 #[tokio::test]
 async fn another_machine_gets_no_command() -> Result<()> {
-    let bench = Bench::redfish(vec![Fault::WrongIdentity(uuid::Uuid::new_v4())]).await?;
-    for command in [Command::Off, Command::On] {
-        ensure!(!bench.command(command).await?, "{command:?} was accepted");
+    let other = uuid::Uuid::new_v4();
+    let redfish = Bench::redfish(vec![Fault::WrongIdentity(other)]).await?;
+    let ipmi = Bench::ipmi(Some(IpmiFault::WrongIdentity(other))).await?;
+    for bench in [redfish, ipmi] {
+        for command in [Command::Off, Command::On] {
+            ensure!(!bench.command(command).await?, "{command:?} was accepted");
+        }
+        ensure!(bench.commands() == 0);
+        let sight = bench.look().await?;
+        ensure!(sight.system_uuid.is_some(), "whose machine it is must be said: {sight:?}");
+        bench.leaves_nothing_behind().await?;
     }
-    ensure!(bench.commands() == 0);
-    let sight = bench.look().await?;
-    ensure!(sight.system_uuid.is_some(), "whose machine it is must be said: {sight:?}");
     Ok(())
 }
 

@@ -1,16 +1,17 @@
-//! The ways to a device: scripts, a stand-in's and upstream's own. Each fences a hung node; a script's word is bound by a
-//! witness.
+//! The ways to a device: scripts (a stand-in's, and upstream's own), and IPMI. Each fences a hung node; a script's word is
+//! bound by a witness.
 
 use anyhow::{Context, Result, ensure};
 use ringfence::api::{Driver, FenceAgentsRemediation};
 use secrecy::ExposeSecret;
 use serde_json::json;
+use testbed::bmc::ipmi;
 use testbed::bmc::outlets::{Misbehaviour, Outlets};
 use testbed::controlplane::Timings;
 use testbed::operator::{Operator, Settings, install};
 use testbed::rack::Layout;
 
-use crate::stage::{Cluster, NAMESPACE, SOON, Stage, binary, play};
+use crate::stage::{Cluster, NAMESPACE, SOON, Stage, binary, message, play};
 
 /// Scope and P2: the operator runs whatever lies in its `--agent-dir`.
 #[test]
@@ -80,6 +81,41 @@ async fn upstreams(stage: &Stage) -> Result<()> {
     let done = far.phase("Done", SOON * 2).await?;
     is_proven(&done, Driver::Script, "Witness")?;
     stage.judged().await
+}
+
+/// IPMI 2.0, under the name that upstream has for it; the machine's own UUID binds it.
+#[test]
+fn native_ipmi_fences() {
+    play(async {
+        let stage = Cluster::shared().await?.stage("ipmi").await?;
+        let face = ipmi::Face::start(stage.rack.machines()).await?;
+        let password = face.password().expose_secret();
+        stage.secret("ipmi", &[("--username", face.username()), ("--password", password)]).await?;
+        let ports: serde_json::Value = stage
+            .rack
+            .machines()
+            .iter()
+            .map(|machine| (machine.name().to_owned(), json!(face.port(machine).to_string())))
+            .collect();
+        let changes = |lanplus: &str| {
+            json!({
+                "agent": "fence_ipmilan", "tls": null, "sharedSecretName": format!("{}-ipmi", stage.name),
+                "sharedparameters": {"--ipport": null, "--lanplus": lanplus},
+                "nodeparameters": {"--systems-uri": null, "--ipport": ports},
+            })
+        };
+        stage.victim().hang();
+        let far = stage.remediate(changes("0")).await?;
+        let halted = far.halted("False", "RefusedParameter", SOON).await?;
+        ensure!(message(&halted).contains("driver: Script"), "{}", message(&halted));
+        far.edit(json!({"sharedparameters": {"--lanplus": "1"}})).await?;
+        stage.replacement(SOON).await?;
+        let done = far.phase("Done", SOON).await?;
+        is_proven(&done, Driver::Native, "Identity")?;
+        ensure!(stage.victim().history().iter().map(|change| change.on).collect::<Vec<_>>() == [false, true]);
+        face.wait_idle(SOON).await?;
+        stage.judged().await
+    });
 }
 
 fn outlets_spec(stage: &Stage, outlets: &Outlets, (node, plug): (&str, &str), timeout: &str) -> serde_json::Value {

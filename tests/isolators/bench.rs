@@ -7,6 +7,7 @@ use agents::{Access, Command, Parameters, SystemUuid};
 use anyhow::{Result, ensure};
 use ringfence::isolate::{Device, Isolator, Scripts, Sight, State, build};
 use secrecy::{ExposeSecret, SecretString};
+use testbed::bmc::ipmi::{Face as IpmiFace, Fault as IpmiFault};
 use testbed::bmc::outlets::{Misbehaviour, Outlets};
 use testbed::bmc::redfish::{Face, Fault};
 use testbed::machine::Machine;
@@ -33,6 +34,7 @@ pub struct Row {
 /// Which device, and what is wrong with it.
 pub enum Behaviour {
     Redfish(Vec<Fault>),
+    Ipmi(Option<IpmiFault>),
     Script(Option<Misbehaviour>),
 }
 
@@ -40,6 +42,7 @@ impl Row {
     pub fn is_honest(&self) -> bool {
         match &self.fault {
             Behaviour::Redfish(faults) => faults.is_empty(),
+            Behaviour::Ipmi(fault) => fault.is_none(),
             Behaviour::Script(misbehaviour) => misbehaviour.is_none(),
         }
     }
@@ -47,10 +50,15 @@ impl Row {
     pub fn hangs(&self) -> bool {
         match &self.fault {
             Behaviour::Redfish(faults) => matches!(faults.as_slice(), [Fault::Hang]),
+            Behaviour::Ipmi(fault) => *fault == Some(IpmiFault::Hang),
             Behaviour::Script(misbehaviour) => *misbehaviour == Some(Misbehaviour::Hangs),
         }
     }
 }
+
+/// Most datagrams arrive, and perhaps not enough of them in time.
+const LOSSY_ON: &[State] = &[State::Running, State::Unknown];
+const LOSSY_OFF: &[State] = &[State::Isolated, State::Unknown];
 
 pub fn table() -> Vec<Row> {
     use State::{Isolated, Refused, Running, Unknown};
@@ -60,6 +68,8 @@ pub fn table() -> Vec<Row> {
         when_on,
         when_off,
     };
+    let ipmi = |name, fault, when_on, when_off| Row { name, fault: Behaviour::Ipmi(fault), when_on, when_off };
+    let ms = Duration::from_millis;
     let script =
         |name, misbehaviour, when_on, when_off| Row { name, fault: Behaviour::Script(misbehaviour), when_on, when_off };
     vec![
@@ -89,6 +99,28 @@ pub fn table() -> Vec<Row> {
         redfish("redirects elsewhere", &[Fault::RedirectElsewhere], &[Refused], &[Refused]),
         redfish("garbage", &[Fault::Garbage], &[Unknown], &[Unknown]),
         redfish("huge", &[Fault::Huge], &[Unknown], &[Unknown]),
+        ipmi("IPMI: honest", None, &[Running], &[Isolated]),
+        ipmi("IPMI: slow", Some(IpmiFault::Slow(ms(50))), &[Running], &[Isolated]),
+        ipmi("IPMI: slower than the deadline", Some(IpmiFault::Slow(SOON)), &[Unknown], &[Unknown]),
+        ipmi("IPMI: off does nothing", Some(IpmiFault::LieOff), &[Running], &[Isolated]),
+        ipmi("IPMI: says Off untold", Some(IpmiFault::HearsayOff), &[Isolated], &[Isolated]),
+        ipmi("IPMI: loses datagrams", Some(IpmiFault::Loss { percent: 20, seed: 7 }), LOSSY_ON, LOSSY_OFF),
+        ipmi("IPMI: loses all", Some(IpmiFault::Loss { percent: 100, seed: 7 }), &[Unknown], &[Unknown]),
+        ipmi("IPMI: duplicates", Some(IpmiFault::Duplicate), &[Running], &[Isolated]),
+        ipmi("IPMI: replays", Some(IpmiFault::Replay), &[Running], &[Isolated]),
+        ipmi("IPMI: forged answers", Some(IpmiFault::Forge), &[Running], &[Isolated]),
+        ipmi("IPMI: tampered answers", Some(IpmiFault::Tamper), &[Unknown], &[Unknown]),
+        ipmi("IPMI: loses answers", Some(IpmiFault::LoseAnswer), &[Running], &[Isolated]),
+        ipmi("IPMI: hangs", Some(IpmiFault::Hang), &[Unknown], &[Unknown]),
+        ipmi("IPMI: dead", Some(IpmiFault::Dead), &[Unknown], &[Unknown]),
+        ipmi("IPMI: dies with the machine", Some(IpmiFault::DiesWithNode), &[Running], &[Unknown]),
+        ipmi("IPMI: refuses", Some(IpmiFault::Refuse { code: 0xff, times: None }), &[Running], &[Isolated]),
+        ipmi("IPMI: not when off", Some(IpmiFault::AlreadyOffRefusal), &[Running], &[Isolated]),
+        ipmi("IPMI: busy", Some(IpmiFault::Busy(2)), &[Running], &[Isolated]),
+        ipmi("IPMI: no sessions", Some(IpmiFault::NoSessions), &[Unknown], &[Unknown]),
+        ipmi("IPMI: no identity", Some(IpmiFault::NoIdentity), &[Running], &[Isolated]),
+        ipmi("IPMI: identity in another order", Some(IpmiFault::MixedEndianIdentity), &[Running], &[Isolated]),
+        ipmi("IPMI: late", Some(IpmiFault::Late(ms(300))), &[Running], &[Isolated]),
         script("script: honest", None, &[Running], &[Isolated]),
         script("script: slow", Some(Misbehaviour::Slow(Duration::from_millis(300))), &[Running], &[Isolated]),
         script("script: slower than the deadline", Some(Misbehaviour::Slow(SOON)), &[Unknown], &[Unknown]),
@@ -118,6 +150,8 @@ pub struct Bench {
 
 enum Kind {
     Redfish(Face),
+    /// Whether the BMC hears that a session is over.
+    Ipmi(IpmiFace, bool),
     Script(Outlets),
 }
 
@@ -125,6 +159,7 @@ impl Bench {
     pub async fn new(row: &Row) -> Result<Self> {
         let bench = match &row.fault {
             Behaviour::Redfish(faults) => Self::redfish(faults.clone()).await?,
+            Behaviour::Ipmi(fault) => Self::ipmi(fault.clone()).await?,
             Behaviour::Script(misbehaviour) => Self::script(*misbehaviour).await?,
         };
         // What can only end by its deadline need not be waited for longer.
@@ -146,6 +181,20 @@ impl Bench {
         };
         let isolator = build(device, &Scripts::new("/nowhere".as_ref(), false))?;
         Ok(Self { machine, isolator, device: Kind::Redfish(face), call: CALL })
+    }
+
+    pub async fn ipmi(fault: Option<IpmiFault>) -> Result<Self> {
+        let machine = Machine::new("node-1");
+        let face = IpmiFace::start(std::slice::from_ref(&machine)).await?;
+        let hears = matches!(fault, None | Some(IpmiFault::Slow(_) | IpmiFault::LieOff | IpmiFault::WrongIdentity(_)));
+        face.set_faults(&machine, fault);
+        let agents::ipmi::Config { address, credentials, kg, suite, privilege, quirks, .. } =
+            face.client_config(&machine);
+        let access = Access::Ipmi { credentials, kg, suite, privilege, quirks };
+        let expect = SystemUuid::parse(&machine.uuid().to_string());
+        let device = Device { agent: "fence_ipmilan", address: &address, plug: None, expect, access };
+        let isolator = build(device, &Scripts::new("/nowhere".as_ref(), false))?;
+        Ok(Self { machine, isolator, device: Kind::Ipmi(face, hears), call: CALL })
     }
 
     pub async fn script(misbehaviour: Option<Misbehaviour>) -> Result<Self> {
@@ -202,6 +251,7 @@ impl Bench {
     pub fn keeps_its_secret(&self, text: &str) -> Result<()> {
         let secret = match &self.device {
             Kind::Redfish(face) => face.password(),
+            Kind::Ipmi(face, _) => face.password(),
             Kind::Script(outlets) => outlets.password(),
         };
         ensure!(!text.contains(secret.expose_secret()), "a secret in {text}");
@@ -212,6 +262,7 @@ impl Bench {
     pub fn commands(&self) -> usize {
         match &self.device {
             Kind::Redfish(face) => face.commands(&self.machine).len(),
+            Kind::Ipmi(face, _) => face.commands(&self.machine).len(),
             Kind::Script(outlets) => outlets.commands().len(),
         }
     }
@@ -220,6 +271,7 @@ impl Bench {
     pub fn requests(&self) -> usize {
         match &self.device {
             Kind::Redfish(face) => face.requests().len(),
+            Kind::Ipmi(face, _) => face.requests().len(),
             Kind::Script(outlets) => outlets.asked().len(),
         }
     }
@@ -228,14 +280,18 @@ impl Bench {
     pub fn is_hanging(&self) -> bool {
         match &self.device {
             Kind::Redfish(face) => !face.requests().is_empty(),
+            Kind::Ipmi(face, _) => face.sessions(&self.machine) > 0,
             Kind::Script(outlets) => outlets.asked().iter().any(|verb| verb == "hangs"),
         }
     }
 
-    /// Waits until no connection is open and no process left.
+    /// Waits until no connection, process or session is left.
     pub async fn leaves_nothing_behind(&self) -> Result<()> {
         match &self.device {
             Kind::Redfish(face) => face.wait_idle(SOON).await,
+            // A socket is gone with its call. Of a BMC that hangs, nobody can end a session.
+            Kind::Ipmi(face, true) => face.wait_idle(SOON).await,
+            Kind::Ipmi(_, false) => Ok(()),
             Kind::Script(outlets) => {
                 wait::until("the script's processes to be gone", SOON, || async {
                     Ok(outlets.processes().is_empty().then_some(()))
