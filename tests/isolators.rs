@@ -8,6 +8,7 @@ use std::path::Path;
 
 use agents::{Access, Command};
 use anyhow::{Context, Result, ensure};
+use futures::{StreamExt, TryStreamExt, stream};
 use ringfence::isolate::{Device, Scripts, State, build};
 use testbed::bmc::ipmi::Fault as IpmiFault;
 use testbed::bmc::outlets::Misbehaviour;
@@ -17,10 +18,14 @@ use tokio::time::{Instant, timeout};
 
 use bench::{Bench, Row, SOON, table};
 
+/// Rows at a time: they mostly wait.
+const AT_ONCE: usize = 4;
+
 /// `look` changes nothing, ends by its deadline, and says Isolated only on positive evidence.
 #[tokio::test]
 async fn a_look_testifies_and_changes_nothing() -> Result<()> {
-    for row in table() {
+    let rows = stream::iter(table()).map(anyhow::Ok);
+    rows.try_for_each_concurrent(AT_ONCE, async |row| {
         let Row { name, when_on, when_off, .. } = row;
         let bench = Bench::new(&row).await?;
         for (on, allowed) in [(true, when_on), (false, when_off)] {
@@ -29,15 +34,17 @@ async fn a_look_testifies_and_changes_nothing() -> Result<()> {
             ensure!(allowed.contains(&sight.state), "{name}, machine on: {on}: {sight:?}");
             ensure!(sight.label.is_some() == sight.source.is_none(), "{name}: {sight:?}");
         }
-    }
-    Ok(())
+        Ok(())
+    })
+    .await
 }
 
 /// Commands are idempotent, end by their deadline, and never cycle the machine: whatever the fault, two offs leave a
 /// machine that changed at most once, and so do two ons.
 #[tokio::test]
 async fn a_command_sent_twice_acts_once() -> Result<()> {
-    for row in table() {
+    let rows = stream::iter(table()).map(anyhow::Ok);
+    rows.try_for_each_concurrent(AT_ONCE, async |row| {
         let (name, bench) = (row.name, Bench::new(&row).await?);
         for command in [Command::Off, Command::Off, Command::On, Command::On] {
             bench.command(command).await.context(name)?;
@@ -45,8 +52,9 @@ async fn a_command_sent_twice_acts_once() -> Result<()> {
         bench.leaves_nothing_behind().await.context(name)?;
         let changes: Vec<_> = bench.machine.history().iter().map(|change| change.on).collect();
         ensure!([&[][..], &[false], &[false, true]].contains(&changes.as_slice()), "{name}: {changes:?}");
-    }
-    Ok(())
+        Ok(())
+    })
+    .await
 }
 
 /// An honest BMC does what it is told, and that is seen.
