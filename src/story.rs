@@ -2,7 +2,7 @@
 //! FAR's names. No secret can get in here: everything said comes from `status`, from Kubernetes objects or from an
 //! isolator's sight.
 
-use crate::api::RemediationStrategy;
+use crate::api::{Driver, RemediationStrategy};
 use crate::decide::{Doubt, Effect, Identity, Now, Order, Phase, Reading, Rest, Then, Why};
 use crate::events::Kind;
 use crate::marks;
@@ -288,7 +288,12 @@ fn order(scene: &Scene) -> Option<&crate::api::Order> {
 
 fn at(scene: &Scene) -> String {
     let plug = |order: &crate::api::Order| order.plug.as_ref().map(|plug| format!(" ({plug})")).unwrap_or_default();
-    order(scene).map(|order| format!(" at {}{}", order.address, plug(order))).unwrap_or_default()
+    let driver = |order: &crate::api::Order| match order.driver {
+        Driver::Native => "native",
+        Driver::Script => "script",
+    };
+    let said = |order: &crate::api::Order| format!(" ({}) at {}{}", driver(order), order.address, plug(order));
+    order(scene).map(said).unwrap_or_default()
 }
 
 /// The first few, and how many more: a condition's message is at most 32 KiB, and nobody reads that much.

@@ -11,7 +11,7 @@ use testbed::controlplane::Timings;
 use testbed::operator::{Operator, Settings, install};
 use testbed::rack::Layout;
 
-use crate::stage::{Cluster, NAMESPACE, SOON, Stage, binary, message, play};
+use crate::stage::{Cluster, SOON, Stage, binary, message, play};
 
 /// Scope and P2: the operator runs whatever lies in its `--agent-dir`.
 #[test]
@@ -130,6 +130,11 @@ fn is_proven(far: &FenceAgentsRemediation, driver: Driver, binding: &str) -> Res
     let proof = far.status.as_ref().and_then(|status| status.proof.clone()).context("no proof in status")?;
     ensure!(proof.kind == "PowerOff" && proof.driver == Some(driver), "{proof:?}");
     ensure!(proof.binding.as_deref() == Some(binding), "{proof:?}");
-    ensure!(far.metadata.namespace.as_deref() == Some(NAMESPACE));
+    let word = match driver {
+        Driver::Native => "(native)",
+        Driver::Script => "(script)",
+    };
+    let timeline = far.status.as_ref().map(|status| status.timeline.as_slice()).unwrap_or_default();
+    ensure!(timeline.iter().any(|entry| entry.message.contains(word)), "which driver acted: {timeline:?}");
     Ok(())
 }
