@@ -15,9 +15,11 @@ lint:
 	cargo clippy --workspace --all-targets -- -D warnings
 	PATH="$$(testbed/venv.sh .ci/requirements.txt)/bin:$$PATH" cargo deny --all-features check bans licenses sources
 
-# The speed of a remediation: p50 over several runs, default Kubernetes timings.
-bench: setup-demo build-demo
+# The speed of a remediation, p50 over several runs with default Kubernetes timings; and of our fence agents beside Debian's.
+bench: setup-test build-demo
 	@cargo run --quiet --package testbed -- bench
+	cargo build --release --bin ringfence
+	@cargo run --quiet --package testbed -- bench agents --operator "$${CARGO_TARGET_DIR:-target}/release/ringfence"
 
 crds:
 	cargo run --quiet -- crds crds

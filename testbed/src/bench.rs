@@ -1,5 +1,7 @@
 //! The speed figures: from a remediation's creation to the replacement Running, default Kubernetes timings, a BMC that
-//! obeys at once, one RWO volume.
+//! obeys at once, one RWO volume. Those of the fence agents are in [`agents`].
+
+pub mod agents;
 
 use std::path::PathBuf;
 use std::time::Duration;

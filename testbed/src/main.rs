@@ -31,7 +31,10 @@ enum Command {
         keep: Option<PathBuf>,
     },
     /// Measures how long it takes from a remediation to the replacement; exit 0 only if the medians meet the target.
+    #[command(args_conflicts_with_subcommands = true)]
     Bench {
+        #[command(subcommand)]
+        of: Option<BenchOf>,
         /// The operator's binary; as a rule beside this program.
         #[arg(long)]
         operator: Option<PathBuf>,
@@ -43,6 +46,22 @@ enum Command {
     Setup {
         /// For what.
         what: Purpose,
+    },
+}
+
+#[derive(Subcommand)]
+enum BenchOf {
+    /// Our fence agents beside Debian's scripts, instead; exit 0 only if the ratios meet their targets.
+    Agents {
+        /// The operator's binary, as it is released.
+        #[arg(long, default_value = "target/release/ringfence")]
+        operator: PathBuf,
+        /// Where the scripts are.
+        #[arg(long, default_value = "/usr/sbin")]
+        scripts: PathBuf,
+        /// Runs of each case.
+        #[arg(long, default_value = "11")]
+        runs: usize,
     },
 }
 
@@ -69,7 +88,10 @@ async fn run(command: Command) -> Result<()> {
         Command::Demo { operator, strategy, keep } => {
             demo::run(demo::Options { operator: operator_binary(operator)?, strategy, keep }).await
         }
-        Command::Bench { operator, runs } => {
+        Command::Bench { of: Some(BenchOf::Agents { operator, scripts, runs }), .. } => {
+            bench::agents::run(&bench::agents::Options { ringfence: operator, scripts, runs }).await
+        }
+        Command::Bench { of: None, operator, runs } => {
             bench::run(&bench::Options { operator: operator_binary(operator)?, runs }).await
         }
         Command::Setup { what: Purpose::Demo } => setup::run(What::Demo).await,
