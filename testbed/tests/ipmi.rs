@@ -266,6 +266,41 @@ async fn a_dropped_call_sends_nothing_more() {
     assert!(bench.commands().is_empty() && bench.machine.state().on);
 }
 
+/// A process that is stopped, and goes on after the deadline: nothing is sent any more, wherever it was.
+#[test]
+fn a_process_that_was_stopped_sends_nothing_after_its_deadline() {
+    const STOP: Duration = Duration::from_millis(50);
+    let bmc = tokio::runtime::Runtime::new().unwrap();
+    let bench = bmc.block_on(Bench::new([]));
+    let client = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // A call has some fourteen steps, of which the last two only close; before every one the process is stopped.
+    for steps in 0..14 {
+        let expired = client.block_on(async {
+            let by = Instant::now() + STOP * steps + STOP / 2;
+            let mut call = std::pin::pin!(bench.client.command(Command::Off, None, by));
+            let mut late = None;
+            let done = std::future::poll_fn(|cx| {
+                std::thread::sleep(STOP);
+                // What was sent before this step was sent in time.
+                if late.is_none() && Instant::now() >= by {
+                    // Time for it to arrive.
+                    std::thread::sleep(STOP * 6);
+                    late = Some(bench.requests().len());
+                }
+                call.as_mut().poll(cx)
+            })
+            .await;
+            late.map(|sent| (sent, done))
+        });
+        if let Some((in_time, done)) = expired {
+            // Time for what must not have been sent.
+            std::thread::sleep(STOP * 2);
+            assert_eq!(bench.requests().len(), in_time, "{steps}: {done:?}");
+        }
+    }
+    bmc.shutdown_background();
+}
+
 #[tokio::test]
 async fn another_machine_is_never_commanded() {
     let other = Uuid::new_v4();

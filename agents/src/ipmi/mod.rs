@@ -8,6 +8,8 @@ pub mod crypto;
 mod line;
 pub mod packet;
 pub mod session;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Mutex;

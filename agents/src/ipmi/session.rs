@@ -12,6 +12,9 @@
 //!   session for established, and does not answer the same step again.
 //! - A request is sent again with the same number inside of a new sequence number, until somebody loses patience.
 
+mod link;
+mod turn;
+
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -21,6 +24,12 @@ use super::Privilege;
 use super::crypto::{Keys, Suite, Transcript, random, same};
 use super::packet::{APP, BMC, CONSOLE, Kind, Message, OpenRequest, OpenResponse, Packet, Rakp1, Rakp2, Rakp3, Rakp4};
 use crate::Error;
+
+use self::link::{Link, Request};
+
+pub(super) use link::Reply;
+pub use link::Window;
+use turn::{Turn, Verdict};
 
 /// The first wait for an answer. BMCs answer in 10 to 200 ms; one that is slower is given twice the time it took.
 const PACE: Duration = Duration::from_millis(250);
@@ -59,13 +68,6 @@ pub(super) enum Step {
     Ready,
 }
 
-/// A BMC's answer to a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Reply {
-    pub(super) code: u8,
-    pub(super) data: Vec<u8>,
-}
-
 pub(super) struct Session<'a> {
     login: &'a Login,
     /// Those that may still be tried; the one being tried is the first.
@@ -89,56 +91,6 @@ enum Stage {
     Greeting { tag: u8, transcript: Transcript },
     Proving { tag: u8, transcript: Transcript, keys: Keys },
     Open(Link),
-}
-
-/// An established session.
-struct Link {
-    keys: Keys,
-    suite: Suite,
-    console: u32,
-    bmc: u32,
-    sequence: u32,
-    number: u8,
-    window: Window,
-    request: Option<Request>,
-}
-
-#[derive(Clone)]
-struct Request {
-    netfn: u8,
-    command: u8,
-    data: Vec<u8>,
-}
-
-/// Something that is sent until it is answered.
-struct Turn {
-    doing: &'static str,
-    sends: u32,
-    /// When it was sent last.
-    sent: Option<Instant>,
-    wait: Duration,
-    due: Option<Instant>,
-    verdict: Option<Verdict>,
-    /// What the network said of it.
-    lost: Option<String>,
-    busy: bool,
-}
-
-/// What an unsigned answer would mean.
-enum Verdict {
-    /// The BMC knows of no such session any more.
-    Afresh,
-    /// Not with this cipher suite.
-    OtherSuite,
-    /// Not with this password; or it advertises a suite that it gets wrong (ipmitool#363), and the next one decides.
-    WrongPassword,
-    Fail(Error),
-}
-
-impl Turn {
-    fn new(doing: &'static str, pace: Duration) -> Self {
-        Self { doing, sends: 0, sent: None, wait: pace, due: None, verdict: None, lost: None, busy: false }
-    }
 }
 
 impl<'a> Session<'a> {
@@ -440,12 +392,6 @@ impl Stage {
     }
 }
 
-impl Turn {
-    fn opening(pace: Duration) -> Self {
-        Self::new("opening a session", pace)
-    }
-}
-
 impl Transcript {
     fn new(suite: Suite, console: u32, bmc: u32, login: &Login) -> Result<Self, Error> {
         let privilege = login.privilege as u8;
@@ -453,73 +399,5 @@ impl Transcript {
         let role = if login.open_privilege { privilege } else { privilege | BY_NAME };
         let (console_random, user) = (random()?, login.user.clone().into_bytes());
         Ok(Self { suite, console, bmc, console_random, bmc_random: [0; 16], guid: [0; 16], role, user })
-    }
-}
-
-impl Link {
-    fn new(transcript: &Transcript, key: &[u8]) -> Self {
-        Self {
-            keys: transcript.keys(key),
-            suite: transcript.suite,
-            console: transcript.console,
-            bmc: transcript.bmc,
-            sequence: 0,
-            number: 0,
-            window: Window::default(),
-            request: None,
-        }
-    }
-
-    fn next_number(&self) -> u8 {
-        (self.number + 1) & 0x3f
-    }
-
-    fn seal(&mut self) -> Result<Vec<u8>, Error> {
-        let request = self.request.as_ref().expect("only a request is sent");
-        // 2^32 datagrams at the fastest pace take decades.
-        self.sequence = self.sequence.checked_add(1).expect("no session lives that long");
-        let Request { netfn, command, data } = request;
-        let message = Message { to: BMC, netfn: *netfn, from: CONSOLE, sequence: self.number, command: *command, data };
-        self.keys.seal(self.bmc, self.sequence, &message.encode())
-    }
-
-    /// Reads a datagram as the answer to the request; `None` if it is anything else.
-    fn answer(&mut self, datagram: &[u8]) -> Option<Reply> {
-        let (sequence, message) = self.keys.open(self.console, datagram)?;
-        if !self.window.take(sequence) {
-            return None;
-        }
-        let request = self.request.as_ref()?;
-        let message = Message::parse(&message)?;
-        let fits =
-            message.netfn == request.netfn | 1 && message.command == request.command && message.sequence == self.number;
-        let (code, data) = message.data.split_first().filter(|_| fits)?;
-        Some(Reply { code: *code, data: data.to_vec() })
-    }
-}
-
-/// The sequence numbers of a session's authenticated datagrams: each is taken once, old ones never (section 6.12.13).
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Window {
-    highest: u32,
-    /// Bit n: the one n below the highest was taken.
-    taken: u32,
-}
-
-impl Window {
-    /// Takes a number; false if it was taken before, is 32 or more below the highest, or is 0.
-    pub fn take(&mut self, number: u32) -> bool {
-        if number == 0 {
-            return false;
-        }
-        if let Some(ahead) = number.checked_sub(self.highest).filter(|ahead| *ahead > 0) {
-            self.taken = self.taken.checked_shl(ahead).unwrap_or(0) | 1;
-            self.highest = number;
-            return true;
-        }
-        let Some(bit) = 1u32.checked_shl(self.highest - number) else { return false };
-        let fresh = self.taken & bit == 0;
-        self.taken |= bit;
-        fresh
     }
 }
