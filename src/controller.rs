@@ -245,11 +245,11 @@ impl Context {
         let mut failures = self.failures.lock().expect("no panic while held");
         let count = failures.entry(uid.to_owned()).and_modify(|n| *n = n.saturating_add(1)).or_insert(0);
         match error {
-            observe::Error::Malformed(_) if *count % TELL_AFTER == 0 => {
+            observe::Error::Malformed(_) if count.is_multiple_of(TELL_AFTER) => {
                 self.events.publish(&far.object_ref(&()), Kind::Warning, "StatusMalformed", &text);
             }
             // A single one is usual: the API server was restarted, say.
-            _ if *count > 0 && *count % TELL_AFTER == 0 => {
+            _ if *count > 0 && count.is_multiple_of(TELL_AFTER) => {
                 self.events.publish(&far.object_ref(&()), Kind::Warning, "APIServerError", &text);
             }
             _ => {}
