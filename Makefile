@@ -8,7 +8,8 @@ demo:
 
 test:
 	@$(MAKE) --no-print-directory -j2 setup-test build-test
-	cargo test --workspace --no-fail-fast
+	# Most tests wait for a control plane or a BMC, not for a core.
+	RUST_TEST_THREADS=10 cargo test --workspace --no-fail-fast
 
 lint:
 	cargo fmt --all --check
