@@ -109,7 +109,7 @@ pub struct Observer {
     pub client: Client,
     /// The clocks.
     pub clock: Clock,
-    /// What this process remembers between looks. Losing it costs a second look, never safety.
+    /// What this process remembers between looks. Losing it begins every watch anew (P1, P3): it costs time, never safety.
     pub memories: Memories,
     /// The agents' scripts.
     pub scripts: Arc<Scripts>,
