@@ -14,6 +14,7 @@ use crate::api::{Driver, FINALIZER, FenceAgentsRemediation, NodeIdentity, ProofR
 use crate::clock::{Clock, millis, timestamp};
 use crate::cluster::{self, call};
 use crate::decide::{Effect, Phase, Power, Rest, Step, Why};
+use crate::devices::Devices;
 use crate::events::{Events, Kind};
 use crate::marks;
 use crate::observe::{Memories, OFF, Scene};
@@ -50,6 +51,8 @@ pub struct Actor<'a> {
     pub events: &'a Events,
     /// What this process remembers between looks.
     pub memories: &'a Memories,
+    /// What it remembers of devices.
+    pub devices: &'a Devices,
 }
 
 impl Actor<'_> {
@@ -188,16 +191,16 @@ impl Actor<'_> {
 
     async fn send(&self, scene: &Scene, power: Power) -> bool {
         let uid = scene.far.uid().unwrap_or_default();
-        let Some(device) = &scene.device else {
+        let pinned = scene.far.status.as_ref().and_then(|s| s.operation.as_ref()).and_then(|op| op.order.as_ref());
+        let (Some(device), Some(order)) = (&scene.device, pinned) else {
             self.memories.answered(&uid, Some("spec and Secrets give no way to reach the device".to_owned()));
             return false;
         };
         self.memories.commanded(&uid);
         // S2: what is left of `timeout` after the deadline is the device's own lateness.
-        let pinned = scene.far.status.as_ref().and_then(|s| s.operation.as_ref()).and_then(|op| op.order.as_ref());
-        let longest = match pinned.map(|order| order.driver) {
-            Some(Driver::Script) => SCRIPT_COMMAND,
-            Some(Driver::Native) | None => COMMAND,
+        let longest = match order.driver {
+            Driver::Script => SCRIPT_COMMAND,
+            Driver::Native => COMMAND,
         };
         let by = self.clock.deadline(longest.min(Duration::from_millis(scene.case.policy.patience / 2)));
         let command = match power {
@@ -205,7 +208,7 @@ impl Actor<'_> {
             Power::On => device.restore(by),
         };
         // The device keeps its own deadline; this one holds whatever it does.
-        let answer = tokio::time::timeout_at(by, command).await;
+        let answer = self.devices.urgent(order, by, command).await;
         let answer = answer.unwrap_or(Err(agents::Error::Deadline { doing: "sending the command" }));
         match answer {
             Ok(()) => {

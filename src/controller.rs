@@ -26,6 +26,7 @@ use crate::api::{FenceAgentsRemediation, Guarded};
 use crate::clock::Clock;
 use crate::cluster::{self, call};
 use crate::decide::{Claim, decide};
+use crate::devices::Devices;
 use crate::events::{Events, Kind};
 use crate::isolate::Scripts;
 use crate::lease::{Elector, LEASE, Standing, Times};
@@ -92,11 +93,13 @@ async fn lead(
     scripts: Arc<Scripts>,
     mut standing: watch::Receiver<Standing>,
 ) {
+    let devices = Arc::<Devices>::default();
     loop {
         let now = standing.borrow_and_update().clone();
         let work = match &now {
             Standing::Leads => {
-                let work = reconcile_all(client.clone(), clock.clone(), events.clone(), scripts.clone());
+                let work =
+                    reconcile_all(client.clone(), clock.clone(), events.clone(), devices.clone(), scripts.clone());
                 futures::future::join(work, sweep::run(&client, &events)).map(drop).boxed()
             }
             Standing::Follows => futures::future::pending().boxed(),
@@ -119,11 +122,11 @@ struct Context {
     wake: mpsc::Sender<ObjectRef<Guarded>>,
 }
 
-async fn reconcile_all(client: Client, clock: Clock, events: Events, scripts: Arc<Scripts>) {
+async fn reconcile_all(client: Client, clock: Clock, events: Events, devices: Arc<Devices>, scripts: Arc<Scripts>) {
     let api: Api<Guarded> = Api::all(client.clone());
     let (wake, woken) = mpsc::channel(WAKE_QUEUE);
     let woken = futures::stream::unfold(woken, |mut woken| async { woken.recv().await.map(|object| (object, woken)) });
-    let observer = Observer { client, clock, memories: Memories::default(), scripts };
+    let observer = Observer { client, clock, memories: Memories::default(), devices, scripts };
     let context = Arc::new(Context { observer, events, failures: Mutex::default(), wake });
     Controller::new(api, watcher::Config::default())
         .reconcile_on(woken)
@@ -178,8 +181,8 @@ async fn reconcile(far: Arc<Guarded>, context: Arc<Context>) -> Result<Action, s
 
 /// Goes on until there is nothing to do.
 async fn settle(far: &FenceAgentsRemediation, context: &Context) -> Result<Action, observe::Error> {
-    let Observer { client, clock, memories, .. } = &context.observer;
-    let actor = Actor { client, clock, events: &context.events, memories };
+    let Observer { client, clock, memories, devices, .. } = &context.observer;
+    let actor = Actor { client, clock, events: &context.events, memories, devices };
     let (namespace, name) = (far.namespace().unwrap_or_default(), far.name_any());
     let mut conflicts = 0;
     loop {

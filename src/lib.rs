@@ -8,6 +8,7 @@
 //! - [`decide`]: the whole policy, one pure function; [`decide::Proof`] is the only licence to release.
 //! - [`isolate`]: ways to be sure that a node can't write; the trait and its laws.
 //! - [`resolve`]: spec and Secrets → which device is told what, with which credentials.
+//! - [`devices`]: what this process remembers of devices; one session per BMC.
 //! - [`observe`]: reads the world of one remediation → [`decide::Case`].
 //! - [`act`]: carries out one decision; with [`marks`] (what we write on a Node), [`release`] (what a proof permits),
 //!   [`status`] (how a phase is persisted) and [`story`] (what people are told).
@@ -26,6 +27,7 @@ pub mod clock;
 pub mod cluster;
 pub mod controller;
 pub mod decide;
+pub mod devices;
 pub mod events;
 pub mod isolate;
 pub mod lease;

@@ -30,9 +30,11 @@ const LAYERS: &[Layer] = &[
     Layer { module: "resolve", may: &["api", "clock", "cluster"], not: &["reqwest", "std::process"] },
     // Takes a proof, and can't look for itself.
     Layer { module: "release", may: &["clock", "cluster", "decide::Proof", "marks"], not: DEVICES },
+    // Knows what devices said, and of no remediation.
+    Layer { module: "devices", may: &["api::Driver", "api::Order", "isolate::Sight", "isolate::State"], not: CLUSTER },
     Layer {
         module: "observe",
-        may: &["api", "clock", "cluster", "decide", "isolate", "marks", "resolve", "status"],
+        may: &["api", "clock", "cluster", "decide", "devices", "isolate", "marks", "resolve", "status"],
         not: &["reqwest", "std::process"],
     },
     // Makes no choices: of observing it knows what was seen, not how to look; of deciding, the types.
@@ -42,6 +44,7 @@ const LAYERS: &[Layer] = &[
             "api",
             "clock",
             "cluster",
+            "devices::Devices",
             "events",
             "isolate",
             "marks",

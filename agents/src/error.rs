@@ -253,6 +253,22 @@ impl Error {
         }
     }
 
+    /// Tells whether the BMC refused the account, so that trying it again may lock it.
+    pub fn refuses_account(&self) -> bool {
+        match self {
+            Self::Auth { .. } | Self::WrongPassword | Self::UnknownUser | Self::WrongKg => true,
+            // The account was let in, or never shown.
+            Self::PrivilegeTooLow { .. } | Self::NoCipherSuite { .. } | Self::Certificate { .. } => false,
+            Self::OldTls { .. } | Self::Unreachable { .. } | Self::NoAnswer { .. } | Self::Deadline { .. } => false,
+            Self::Ambiguous { .. } | Self::NoSystem { .. } | Self::WrongMachine { .. } => false,
+            Self::NotOffered { .. } | Self::Refused { .. } | Self::IpmiRefused { .. } => false,
+            Self::Busy { .. } | Self::Server { .. } | Self::Protocol { .. } | Self::ForeignLink { .. } => false,
+            // A script does not say which of its failures is this one.
+            Self::Agent { .. } | Self::AgentKilled { .. } | Self::AgentMissing { .. } => false,
+            Self::AgentUnfit { .. } | Self::Config(_) => false,
+        }
+    }
+
     /// Names the kind of error: a stable code for conditions, events and metrics.
     pub fn label(&self) -> &'static str {
         match self {

@@ -51,6 +51,8 @@ pub struct Sight {
     pub said: String,
     /// Stable code of what went wrong ("BMCAuthFailed"), if anything did.
     pub label: Option<&'static str>,
+    /// The device refused the account: each further try may lock it.
+    pub account_refused: bool,
     /// What was read: a URL without credentials.
     pub source: Option<String>,
 }

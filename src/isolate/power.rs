@@ -43,7 +43,7 @@ impl From<Status> for Sight {
             PowerState::Other(said) => (State::Running, format!("it says {said}")),
         };
         let Status { system_uuid, read_at, source, .. } = status;
-        Self { state, system_uuid, read_at, said, label: None, source: Some(source) }
+        Self { state, system_uuid, read_at, said, label: None, account_refused: false, source: Some(source) }
     }
 }
 
@@ -52,6 +52,7 @@ impl Sight {
     pub fn failed(error: &Error) -> Self {
         let state = if error.may_pass() { State::Unknown } else { State::Refused };
         let (said, label, read_at) = (error.to_string(), Some(error.label()), Instant::now());
-        Self { state, system_uuid: None, read_at, said, label, source: None }
+        let account_refused = error.refuses_account();
+        Self { state, system_uuid: None, read_at, said, label, account_refused, source: None }
     }
 }

@@ -24,6 +24,7 @@ use crate::api::{Driver, DurationError, FenceAgentsRemediation, IdentityPolicy, 
 use crate::clock::{Clock, millis};
 use crate::cluster::{self, call};
 use crate::decide::{Case, Claim, Identity, Leave, Millis, Order, Phase, Pods, Policy, Reading, Rest, Volumes, Why};
+use crate::devices::{Asking, Boot, Devices};
 use crate::isolate::{self, Device, Isolator, Scripts, Sight, State};
 use crate::resolve::{self, Action, Resolved};
 use crate::{marks, status};
@@ -111,6 +112,8 @@ pub struct Observer {
     pub clock: Clock,
     /// What this process remembers between looks. Losing it begins every watch anew (P1, P3): it costs time, never safety.
     pub memories: Memories,
+    /// What it remembers of devices, for all who speak to them.
+    pub devices: Arc<Devices>,
     /// The agents' scripts.
     pub scripts: Arc<Scripts>,
 }
@@ -189,7 +192,7 @@ impl Observer {
 
         let looks = phase.looks(claim, barrier, edited);
         let (device, sight) = match (pinned.or(resolved.as_ref().ok().map(|now| &now.order)), &resolved) {
-            (Some(order), Ok(now)) => self.look(&uid, order, now, looks).await,
+            (Some(order), Ok(now)) => self.look(&uid, order, now, node.as_ref().filter(|_| !gone), looks).await,
             (None, _) | (_, Err(_)) => (None, None),
         };
         let identity = match (&sight, pinned.or(resolved.as_ref().ok().map(|now| &now.order))) {
@@ -256,6 +259,7 @@ impl Observer {
         uid: &str,
         order: &Pinned,
         now: &Resolved,
+        node: Option<&Node>,
         looks: bool,
     ) -> (Option<Arc<dyn Isolator>>, Option<Sight>) {
         let device = Device {
@@ -279,8 +283,11 @@ impl Observer {
                     Driver::Script => LOOK_SCRIPT,
                 });
                 // The device keeps its own deadline; this one holds whatever it does.
-                let sight = tokio::time::timeout_at(by, device.look(by)).await;
-                let sight = sight.unwrap_or_else(|_| Sight::failed(&agents::Error::Deadline { doing: "looking" }));
+                let sight = self.devices.urgent(order, by, device.look(by)).await;
+                let sight = sight.unwrap_or_else(|| Sight::failed(&agents::Error::Deadline { doing: "looking" }));
+                let account = self.devices.account(&now.access);
+                let asking = Asking { order, account, asker: uid, inputs: &now.inputs };
+                self.devices.saw(&asking, node.and_then(boot), &sight);
                 (Some(device), Some(sight))
             }
             Ok(device) => (Some(device), None),
@@ -290,6 +297,12 @@ impl Observer {
 
 /// The action that is not restored from.
 pub const OFF: &str = "off";
+
+/// The boot that a Node is in, as it says.
+fn boot(node: &Node) -> Option<Boot<'_>> {
+    let info = node.status.as_ref().and_then(|status| status.node_info.as_ref())?;
+    Some(Boot { node: node.metadata.uid.as_deref()?, id: &info.boot_id })
+}
 
 fn given_up(far: &FenceAgentsRemediation) -> Phase {
     let last = far.status.as_ref().and_then(|status| status.last_update_time.as_ref()).map_or(0, |at| millis(at.0));
