@@ -186,6 +186,53 @@ async fn a_withheld_answer_is_a_deadline_and_the_command_is_not_sent_again() {
 }
 
 #[tokio::test]
+async fn a_call_has_one_connection_and_leaves_none() {
+    let bench = Bench::new([]).await;
+    bench.status().await.unwrap();
+    assert_eq!(bench.face.accepted(), 1);
+    bench.command(Command::Off).await.unwrap();
+    assert_eq!(bench.face.accepted(), 2, "none is kept between calls");
+    // Now it is off: its manager is read too.
+    bench.power().await;
+    assert_eq!(bench.face.accepted(), 3);
+    bench.face.wait_idle(SOON).await.unwrap();
+
+    let config = Config { systems_uri: None, ..bench.face.client_config(&bench.machine) };
+    Redfish::new(config).unwrap().command(Command::Off, None, Instant::now() + SOON).await.unwrap();
+    assert_eq!(bench.face.accepted(), 4, "also where the system has to be found");
+}
+
+/// A BMC that closes its connections, whether it says so or not, costs new ones, and no command.
+#[tokio::test]
+async fn a_bmc_that_hangs_up_after_an_answer_is_called_again() {
+    for fault in [Fault::SaysClose, Fault::ClosesAfter(1)] {
+        for (connections, find) in [(2, false), (4, true)] {
+            let bench = Bench::new([fault.clone()]).await;
+            let mut config = bench.face.client_config(&bench.machine);
+            config.systems_uri = config.systems_uri.filter(|_| !find);
+            let (client, by) = (Redfish::new(config).unwrap(), Instant::now() + SOON);
+            client.command(Command::Off, None, by).await.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
+            assert!(!bench.machine.state().on);
+            assert_eq!((bench.commands(), bench.face.accepted()), (vec![Command::Off], connections), "{fault:?}");
+            assert_eq!(client.status(by).await.unwrap().power, PowerState::Off, "{fault:?}");
+            bench.face.wait_idle(SOON).await.unwrap();
+        }
+    }
+}
+
+/// What was sent may have arrived: on no other connection is it sent again.
+#[tokio::test]
+async fn a_command_is_sent_on_one_connection_only() {
+    for (fault, on) in [(Fault::ClosesAfter(2), true), (Fault::LoseAnswer, false)] {
+        let bench = Bench::new([fault.clone()]).await;
+        let error = bench.command(Command::Off).await.unwrap_err();
+        assert!(matches!(error, Error::NoAnswer { doing: "sending ForceOff", .. }), "{fault:?}: {error}");
+        assert_eq!((bench.commands(), bench.face.accepted()), (vec![Command::Off], 1), "{fault:?}");
+        assert_eq!(bench.machine.state().on, on, "{fault:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_lie_is_seen_by_looking() {
     let bench = Bench::new([Fault::LieOff]).await;
     bench.command(Command::Off).await.unwrap();

@@ -1,9 +1,5 @@
-//! One HTTP exchange with one BMC: a connection of its own, Basic authentication, capped answers, no way off the origin.
-//!
-//! hyper without a pool or a spawned task: the future of a call owns its socket, so that dropping the one closes the
-//! other. (A pooling client keeps connections alive in tasks, and iLO resets connections that are used again.)
+//! The HTTP of one BMC: Basic authentication, capped answers, no way off the origin, one connection for each call.
 
-use std::error::Error as StdError;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,12 +8,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpStream;
@@ -25,6 +19,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
+use super::answer::Answer;
+use super::line::{Line, Lost};
 use super::schema::{self, Resource};
 use super::tls;
 use crate::error::clean;
@@ -34,8 +30,12 @@ use crate::{Credentials, Error, Tls};
 /// not be.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// The largest answer read, in bytes. A ComputerSystem is some 20 KiB, with vendors' extensions up to 100.
-const MAX_BODY: usize = 1 << 20;
+/// What a service root may take; it is a few lines that need no account. One that takes longer costs more than the new
+/// connection that it would save.
+const PROBE: Duration = Duration::from_secs(1);
+
+/// Answers after which a connection is known to take more than one request.
+const USED_AGAIN: usize = 2;
 
 /// Redirects followed for a GET: one for a trailing slash, one for an alias.
 const MAX_GET_REDIRECTS: usize = 2;
@@ -63,11 +63,14 @@ pub(super) struct Found<T> {
     pub(super) resource: T,
 }
 
-/// A whole answer.
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
+/// One call: some requests until one deadline, on one connection if the BMC lets us.
+///
+/// The connection is nobody else's. Dropped while a request is under way, it is reset; else it is closed.
+pub(super) struct Call<'a> {
+    channel: &'a Channel,
+    by: Instant,
+    /// The connection of the last answer. Nothing is under way on it.
+    line: Option<Line>,
 }
 
 impl Channel {
@@ -120,89 +123,16 @@ impl Channel {
         }
     }
 
-    /// Reads a resource: a 200 with a whole resource of that kind.
-    pub(super) async fn get<T: Resource>(
-        &self,
-        url: &Url,
-        doing: &'static str,
-        by: Instant,
-    ) -> Result<Found<T>, Error> {
-        let got = in_time(by, self.follow(Method::GET, url, &Bytes::new(), MAX_GET_REDIRECTS, doing)).await;
-        let (url, answer) = got.ok_or(Error::Deadline { doing })??;
-        answer.judge(doing)?;
-        let nonsense = |reason: String| Error::Protocol { doing, reason: clean(&reason, 200) };
-        // A 202 answers with a task, a 206 with a part of something.
-        if answer.status != StatusCode::OK {
-            return Err(nonsense(format!("HTTP {} instead of the resource", answer.status)));
-        }
-        let resource = schema::read(&answer.body).map_err(nonsense)?;
-        Ok(Found { url, resource })
+    /// Begins a call that ends by this deadline; nothing is sent yet.
+    pub(super) fn call(&self, by: Instant) -> Call<'_> {
+        Call { channel: self, by, line: None }
     }
 
-    /// Sends a JSON document; `Ok` only if the answer was a 2xx that reports no error.
-    pub(super) async fn post(&self, url: &Url, document: Bytes, doing: &'static str, by: Instant) -> Result<(), Error> {
-        let sent = in_time(by, self.follow(Method::POST, url, &document, MAX_POST_REDIRECTS, doing)).await;
-        let (_, answer) = sent.ok_or(Error::Deadline { doing })??;
-        answer.judge(doing)?;
-        if schema::is_refusal(&answer.body) { Err(answer.refused(doing)) } else { Ok(()) }
-    }
-
-    async fn follow(
-        &self,
-        method: Method,
-        url: &Url,
-        document: &Bytes,
-        redirects: usize,
-        doing: &'static str,
-    ) -> Result<(Url, Answer), Error> {
-        let mut url = url.clone();
-        for _ in 0..=redirects {
-            let answer = self.exchange(method.clone(), &url, document.clone(), doing).await?;
-            if !answer.asks_to_repeat(&method) {
-                return Ok((url, answer));
-            }
-            let location = answer.headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
-            let Some(location) = location else {
-                return Err(Error::Protocol { doing, reason: format!("HTTP {} without a location", answer.status) });
-            };
-            let next = self.resolve(&url, location, doing)?;
-            // The same place with a slash more or less. Anywhere else may be another machine; the very same, sent twice.
-            if method == Method::POST && (next == url || !same_path(&next, &url)) {
-                return Err(Error::Protocol { doing, reason: format!("a redirect to {}", clean(next.path(), 100)) });
-            }
-            url = next;
-        }
-        Err(Error::Protocol { doing, reason: "too many redirects".into() })
-    }
-
-    /// Sends one request on a connection of its own and reads the whole answer.
-    async fn exchange(&self, method: Method, url: &Url, document: Bytes, doing: &'static str) -> Result<Answer, Error> {
-        let request = self.request(method, url, document)?;
+    async fn dial(&self, doing: &'static str) -> Result<Line, Error> {
         let tcp = self.connect().await?;
         let connected = self.tls.connect(self.name.clone(), tcp).await;
         let stream = connected.map_err(|error| tls::handshake_error(&self.address(), &error))?;
-        let (mut sender, mut connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| lost(&error, doing))?;
-        let answer = async {
-            let response = sender.send_request(request).await.map_err(|error| lost(&error, doing))?;
-            let (head, body) = response.into_parts();
-            let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| cut_short(&*error, doing))?;
-            Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
-        };
-        let mut answer = pin!(answer);
-        let answer: Result<Answer, Error> = tokio::select! {
-            biased;
-            answer = &mut answer => answer,
-            _ = &mut connection => answer.await,
-        };
-        // The exchange is over: an orderly end. On every other way out the socket is reset (see `connect`), also after an
-        // error: the kernel may still hold the request then, and would go on sending it for minutes.
-        if answer.is_ok() {
-            let stream = connection.into_parts().io.into_inner();
-            #[expect(deprecated, reason = "lingering blocks; this ends it")]
-            let _ = stream.get_ref().0.set_linger(None);
-        }
-        answer
+        Line::open(stream, doing).await
     }
 
     async fn connect(&self) -> Result<TcpStream, Error> {
@@ -228,7 +158,6 @@ impl Channel {
             .header(header::ACCEPT, "application/json")
             .header(header::USER_AGENT, "ringfence")
             .header(header::CACHE_CONTROL, "no-cache")
-            .header(header::CONNECTION, "close")
             // Without it some BMCs answer 406 (fence-agents#265).
             .header("OData-Version", "4.0");
         if !document.is_empty() {
@@ -250,43 +179,112 @@ impl Channel {
     }
 }
 
-impl Answer {
-    /// Tells whether the request is to be repeated elsewhere. A 303 to a POST is not: it was taken.
-    fn asks_to_repeat(&self, method: &Method) -> bool {
-        match self.status {
-            StatusCode::MOVED_PERMANENTLY
-            | StatusCode::FOUND
-            | StatusCode::TEMPORARY_REDIRECT
-            | StatusCode::PERMANENT_REDIRECT => true,
-            StatusCode::SEE_OTHER => method == Method::GET,
-            _ => false,
+impl Call<'_> {
+    /// Reads a resource: a 200 with a whole resource of that kind.
+    pub(super) async fn get<T: Resource>(&mut self, url: &Url, doing: &'static str) -> Result<Found<T>, Error> {
+        let got = in_time(self.by, self.follow(Method::GET, url, &Bytes::new(), MAX_GET_REDIRECTS, doing)).await;
+        let (url, answer) = got.ok_or(Error::Deadline { doing })??;
+        answer.judge(doing)?;
+        let nonsense = |reason: String| Error::Protocol { doing, reason: clean(&reason, 200) };
+        // A 202 answers with a task, a 206 with a part of something.
+        if answer.status != StatusCode::OK {
+            return Err(nonsense(format!("HTTP {} instead of the resource", answer.status)));
         }
+        let resource = schema::read(&answer.body).map_err(nonsense)?;
+        Ok(Found { url, resource })
     }
 
-    /// Tells what anything but a 2xx means.
-    fn judge(&self, doing: &'static str) -> Result<(), Error> {
-        let status = self.status.as_u16();
-        match status {
-            200..=299 => Ok(()),
-            401 | 403 => Err(Error::Auth { doing, status }),
-            429 | 503 => Err(Error::Busy { doing, retry_after: self.retry_after() }),
-            400..=499 => Err(self.refused(doing)),
-            500..=599 => Err(Error::Server { doing, status }),
-            _ => Err(Error::Protocol { doing, reason: format!("HTTP {status}") }),
+    /// Sends a JSON document; `Ok` only if the answer was a 2xx that reports no error.
+    pub(super) async fn post(&mut self, url: &Url, document: Bytes, doing: &'static str) -> Result<(), Error> {
+        let sent = in_time(self.by, self.follow(Method::POST, url, &document, MAX_POST_REDIRECTS, doing)).await;
+        let (_, answer) = sent.ok_or(Error::Deadline { doing })??;
+        answer.judge(doing)?;
+        if schema::is_refusal(&answer.body) { Err(answer.refused(doing)) } else { Ok(()) }
+    }
+
+    async fn follow(
+        &mut self,
+        method: Method,
+        url: &Url,
+        document: &Bytes,
+        redirects: usize,
+        doing: &'static str,
+    ) -> Result<(Url, Answer), Error> {
+        let mut url = url.clone();
+        for _ in 0..=redirects {
+            let answer = self.exchange(&method, &url, document, doing).await?;
+            if !answer.asks_to_repeat(&method) {
+                return Ok((url, answer));
+            }
+            let location = answer.headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
+            let Some(location) = location else {
+                return Err(Error::Protocol { doing, reason: format!("HTTP {} without a location", answer.status) });
+            };
+            let next = self.channel.resolve(&url, location, doing)?;
+            // The same place with a slash more or less. Anywhere else may be another machine; the very same, sent twice.
+            if method == Method::POST && (next == url || !same_path(&next, &url)) {
+                return Err(Error::Protocol { doing, reason: format!("a redirect to {}", clean(next.path(), 100)) });
+            }
+            url = next;
         }
+        Err(Error::Protocol { doing, reason: "too many redirects".into() })
     }
 
-    /// A refusal, in the vendor's words.
-    fn refused(&self, doing: &'static str) -> Error {
-        let (code, message) = schema::error_words(&self.body);
-        let status = self.status.as_u16();
-        Error::Refused { doing, status, code: clean(&code, 100), message: clean(&message, 300) }
+    /// Sends one request and reads the whole answer. A GET is sent again if a connection that was kept ends in silence;
+    /// anything else never is.
+    async fn exchange(
+        &mut self,
+        method: &Method,
+        url: &Url,
+        document: &Bytes,
+        doing: &'static str,
+    ) -> Result<Answer, Error> {
+        if let Some(line) = self.kept(method, doing).await? {
+            let request = self.channel.request(method.clone(), url, document.clone())?;
+            match self.carry(line, request, doing).await {
+                Err(Lost::Silent(_)) if method == Method::GET => {}
+                done => return done.map_err(Error::from),
+            }
+        }
+        let request = self.channel.request(method.clone(), url, document.clone())?;
+        let line = self.channel.dial(doing).await?;
+        self.carry(line, request, doing).await.map_err(Error::from)
     }
 
-    /// Retry-After in seconds. As a date it would have to be read by the BMC's clock; those are often wrong.
-    fn retry_after(&self) -> Option<Duration> {
-        let seconds = self.headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-        Some(Duration::from_secs(seconds))
+    /// Has one exchange on a connection, and keeps that if it went well.
+    async fn carry(&mut self, line: Line, request: Request<Full<Bytes>>, doing: &'static str) -> Result<Answer, Lost> {
+        let (line, answer) = line.exchange(request, doing).await?;
+        self.line = Some(line);
+        Ok(answer)
+    }
+
+    /// Returns the connection of the last answer, if it takes another request.
+    ///
+    /// A command must not meet a BMC that closes after every answer without saying so: it would be lost each time. So it
+    /// goes over a connection that has been used again; if need be, for the service root.
+    async fn kept(&mut self, method: &Method, doing: &'static str) -> Result<Option<Line>, Error> {
+        let Some(mut line) = self.line.take() else { return Ok(None) };
+        if method == Method::POST && line.answers() < USED_AGAIN && line.is_ready().await {
+            let mut probe = self.channel.request(Method::GET, &self.channel.origin, Bytes::new())?;
+            probe.headers_mut().remove(header::AUTHORIZATION);
+            match timeout(PROBE, line.exchange(probe, doing)).await {
+                Ok(Ok((used_again, _))) => line = used_again,
+                Ok(Err(_)) | Err(_) => return Ok(None),
+            }
+        }
+        if line.is_ready().await {
+            return Ok(Some(line));
+        }
+        line.hang_up();
+        Ok(None)
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if let Some(line) = self.line.take() {
+            line.hang_up();
+        }
     }
 }
 
@@ -322,77 +320,9 @@ fn basic(credentials: &Credentials) -> Result<HeaderValue, Error> {
     Ok(value)
 }
 
-fn lost(error: &hyper::Error, doing: &'static str) -> Error {
-    let reason = causes(error);
-    if error.is_parse() { Error::Protocol { doing, reason } } else { Error::NoAnswer { doing, reason } }
-}
-
-fn cut_short(error: &(dyn StdError + Send + Sync + 'static), doing: &'static str) -> Error {
-    if error.is::<LengthLimitError>() {
-        return Error::Protocol { doing, reason: format!("an answer of more than {MAX_BODY} bytes") };
-    }
-    Error::NoAnswer { doing, reason: causes(error) }
-}
-
-/// An error and its sources, in one line.
-fn causes(error: &dyn StdError) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        words = format!("{words}: {error}");
-        source = error.source();
-    }
-    clean(&words, 200)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn judge(status: u16, headers: &[(&'static str, &'static str)], body: &'static str) -> Result<(), Error> {
-        let headers = headers
-            .iter()
-            .map(|(name, value)| (header::HeaderName::from_static(name), HeaderValue::from_static(value)));
-        let status = StatusCode::from_u16(status).expect("a status");
-        Answer { status, headers: headers.collect(), body: Bytes::from_static(body.as_bytes()) }.judge("testing")
-    }
-
-    #[test]
-    fn each_status_has_one_meaning() {
-        for (status, label) in [
-            (302, "BMCProtocolError"),
-            (400, "BMCRefused"),
-            (401, "BMCAuthFailed"),
-            (403, "BMCAuthFailed"),
-            (404, "BMCRefused"),
-            (409, "BMCRefused"),
-            (429, "BMCBusy"),
-            (500, "BMCServerError"),
-            (503, "BMCBusy"),
-        ] {
-            assert_eq!(judge(status, &[], "").expect_err("not a 2xx").label(), label, "{status}");
-        }
-        for status in [200, 202, 204] {
-            assert_eq!(judge(status, &[], "{}"), Ok(()));
-        }
-    }
-
-    #[test]
-    fn retry_after_is_read_in_seconds_only() {
-        let after = |value| match judge(503, &[("retry-after", value)], "") {
-            Err(Error::Busy { retry_after, .. }) => retry_after,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(after("7"), Some(Duration::from_secs(7)));
-        assert_eq!(after("Wed, 21 Oct 2026 07:28:00 GMT"), None);
-    }
-
-    #[test]
-    fn a_refusal_carries_the_vendors_words_cleaned() {
-        let body = r#"{"error":{"code":"A.1","message":"is\u0007\noff"}}"#;
-        let error = judge(400, &[], body).expect_err("refused");
-        assert_eq!(error.to_string(), "the BMC refused while testing (HTTP 400): A.1: is off");
-    }
 
     #[tokio::test]
     async fn nothing_is_begun_at_the_deadline() {

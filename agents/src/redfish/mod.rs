@@ -1,10 +1,12 @@
 //! Power through Redfish (DMTF DSP0266).
 //!
-//! A reading is one GET, or three where the system has to be found first; a command is that, and one POST. Nothing is
-//! kept between calls but the product (whether it is one that [`products`] distrusts), so a BMC that comes to manage a
-//! second system is noticed at once.
+//! A reading is one GET, or three where the system has to be found first; a command is that, and one POST: all on one
+//! connection, if the BMC keeps it open. Nothing is kept between calls but the product (whether it is one that
+//! [`products`] distrusts), so a BMC that comes to manage a second system is noticed at once.
 
+mod answer;
 mod http;
+mod line;
 mod products;
 mod schema;
 mod tls;
@@ -16,7 +18,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use url::{Host, Url};
 
-use self::http::{Channel, Found, same_path};
+use self::http::{Call, Channel, Found, same_path};
 use self::products::Product;
 use crate::error::clean;
 use crate::{Command, Credentials, Error, PowerState, PowerSwitch, Status, SystemUuid, Tls};
@@ -112,13 +114,13 @@ impl Redfish {
     }
 
     /// Reads the system: the chosen one, else the only one.
-    async fn system(&self, by: Instant) -> Result<(Url, schema::System), Error> {
+    async fn system(&self, call: &mut Call<'_>) -> Result<(Url, schema::System), Error> {
         const DOING: &str = "reading the system";
         let url = match &self.system {
             Some(url) => url.clone(),
-            None => self.only_system(by).await?,
+            None => self.only_system(call).await?,
         };
-        match self.channel.get::<schema::System>(&url, DOING, by).await {
+        match call.get::<schema::System>(&url, DOING).await {
             Ok(Found { url, resource }) => {
                 self.is_about(&url, resource.id.as_deref(), DOING)?;
                 Ok((url, resource))
@@ -138,12 +140,12 @@ impl Redfish {
     }
 
     /// Finds the only system: never the first or the last of several, which may be another machine.
-    async fn only_system(&self, by: Instant) -> Result<Url, Error> {
+    async fn only_system(&self, call: &mut Call<'_>) -> Result<Url, Error> {
         const DOING: &str = "listing the systems";
-        let root = self.channel.get::<schema::ServiceRoot>(&self.base, "reading the service root", by).await?;
+        let root = call.get::<schema::ServiceRoot>(&self.base, "reading the service root").await?;
         let link = root.resource.systems.ok_or_else(|| Error::NoSystem { at: self.base.to_string() })?;
         let list = self.channel.resolve(&root.url, &link.id, DOING)?;
-        let list = self.channel.get::<schema::Collection>(&list, DOING, by).await?;
+        let list = call.get::<schema::Collection>(&list, DOING).await?;
         match list.resource.members.as_slice() {
             [] => Err(Error::NoSystem { at: list.url.to_string() }),
             [only] if !list.resource.is_partial() => self.channel.resolve(&list.url, &only.id, DOING),
@@ -154,27 +156,27 @@ impl Redfish {
     }
 
     /// Takes an Off at its word, unless the product is one that says Off for other reasons.
-    async fn confirm_off(&self, url: &Url, system: &schema::System, by: Instant) -> Result<PowerState, Error> {
-        match self.product(url, system, by).await? {
+    async fn confirm_off(&self, call: &mut Call<'_>, url: &Url, system: &schema::System) -> Result<PowerState, Error> {
+        match self.product(call, url, system).await? {
             Product::Other => Ok(PowerState::Off),
-            Product::Unread => self.chassis_off(url, system, true, by).await,
-            Product::OpenBmc => self.chassis_off(url, system, false, by).await,
+            Product::Unread => self.chassis_off(call, url, system, true).await,
+            Product::OpenBmc => self.chassis_off(call, url, system, false).await,
         }
     }
 
     /// Asks the chassis for confirmation; where `silence` confirms, it is enough that none says otherwise.
     async fn chassis_off(
         &self,
+        call: &mut Call<'_>,
         url: &Url,
         system: &schema::System,
         silence: bool,
-        by: Instant,
     ) -> Result<PowerState, Error> {
         const DOING: &str = "reading the chassis";
         let mut off = silence;
         for link in system.links.chassis.iter().take(MAX_CHASSIS) {
             let chassis = self.channel.resolve(url, &link.id, DOING)?;
-            let chassis = self.channel.get::<schema::Chassis>(&chassis, DOING, by).await?;
+            let chassis = call.get::<schema::Chassis>(&chassis, DOING).await?;
             self.is_about(&chassis.url, chassis.resource.id.as_deref(), DOING)?;
             match chassis.resource.power.as_deref() {
                 Some("Off") => off = true,
@@ -187,7 +189,7 @@ impl Redfish {
     }
 
     /// Recognises the product, once.
-    async fn product(&self, url: &Url, system: &schema::System, by: Instant) -> Result<Product, Error> {
+    async fn product(&self, call: &mut Call<'_>, url: &Url, system: &schema::System) -> Result<Product, Error> {
         const DOING: &str = "reading the manager";
         if let Some(product) = self.product.get() {
             return Ok(*product);
@@ -195,7 +197,7 @@ impl Redfish {
         let mut product = Product::Other;
         for link in system.links.managed_by.iter().take(MAX_MANAGERS) {
             let manager = self.channel.resolve(url, &link.id, DOING)?;
-            match self.channel.get::<schema::Manager>(&manager, DOING, by).await {
+            match call.get::<schema::Manager>(&manager, DOING).await {
                 Ok(manager) => match products::recognise(&manager.resource) {
                     Product::OpenBmc => return Ok(*self.product.get_or_init(|| Product::OpenBmc)),
                     Product::Other | Product::Unread => {}
@@ -215,13 +217,13 @@ impl Redfish {
     /// Chooses the reset type: the first wanted one that is offered.
     async fn reset_type(
         &self,
+        call: &mut Call<'_>,
         url: &Url,
         reset: &schema::Reset,
         command: Command,
-        by: Instant,
     ) -> Result<&'static str, Error> {
         let wanted = reset_types(command);
-        let Some(offered) = self.offered(url, reset, by).await?.filter(|offered| !offered.is_empty()) else {
+        let Some(offered) = self.offered(call, url, reset).await?.filter(|offered| !offered.is_empty()) else {
             return Ok(wanted[0]); // It doesn't say what it takes: it will say so if it doesn't take this.
         };
         match wanted.iter().find(|want| offered.iter().any(|offer| offer == *want)) {
@@ -231,13 +233,18 @@ impl Redfish {
     }
 
     /// The reset types the system offers, from the action itself or from its ActionInfo.
-    async fn offered(&self, url: &Url, reset: &schema::Reset, by: Instant) -> Result<Option<Vec<String>>, Error> {
+    async fn offered(
+        &self,
+        call: &mut Call<'_>,
+        url: &Url,
+        reset: &schema::Reset,
+    ) -> Result<Option<Vec<String>>, Error> {
         const DOING: &str = "reading what resets the system offers";
         let Some(link) = reset.info.as_ref().filter(|_| reset.allowable.is_none()) else {
             return Ok(reset.allowable.clone());
         };
         let info = self.channel.resolve(url, link, DOING)?;
-        let info = self.channel.get::<schema::ActionInfo>(&info, DOING, by).await?;
+        let info = call.get::<schema::ActionInfo>(&info, DOING).await?;
         Ok(info
             .resource
             .parameters
@@ -257,11 +264,12 @@ impl fmt::Debug for Redfish {
 
 impl PowerSwitch for Redfish {
     async fn status(&self, by: Instant) -> Result<Status, Error> {
-        let (url, system) = self.system(by).await?;
+        let mut call = self.channel.call(by);
+        let (url, system) = self.system(&mut call).await?;
         let read_at = Instant::now();
         let power = match system.power.as_deref() {
             Some("On") => PowerState::On,
-            Some("Off") => self.confirm_off(&url, &system, by).await?,
+            Some("Off") => self.confirm_off(&mut call, &url, &system).await?,
             Some(other) => PowerState::Other(clean(other, 40)),
             None => {
                 return Err(Error::Protocol { doing: "reading the system", reason: "it has no PowerState".into() });
@@ -273,7 +281,8 @@ impl PowerSwitch for Redfish {
     }
 
     async fn command(&self, command: Command, expect: Option<&SystemUuid>, by: Instant) -> Result<(), Error> {
-        let (url, system) = self.system(by).await?;
+        let mut call = self.channel.call(by);
+        let (url, system) = self.system(&mut call).await?;
         let found = system.uuid.as_deref().and_then(SystemUuid::parse);
         if let (Some(expected), Some(found)) = (expect, found)
             && !expected.same_machine(&found)
@@ -291,9 +300,9 @@ impl PowerSwitch for Redfish {
             let reason = format!("the Reset of {} is at {}", url.path(), target.path());
             return Err(Error::Protocol { doing, reason: clean(&reason, 200) });
         }
-        let reset_type = self.reset_type(&url, &reset, command, by).await?;
+        let reset_type = self.reset_type(&mut call, &url, &reset, command).await?;
         let document = json!({ "ResetType": reset_type }).to_string();
-        let sent = self.channel.post(&target, document.into(), doing, by).await;
+        let sent = call.post(&target, document.into(), doing).await;
         tracing::debug!(%target, reset_type, ?sent, "sent a reset");
         sent
     }

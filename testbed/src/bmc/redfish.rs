@@ -12,6 +12,7 @@ mod unit;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -63,6 +64,7 @@ struct Shared {
     password: SecretString,
     log: watch::Sender<Vec<Request>>,
     connections: watch::Sender<usize>,
+    accepted: AtomicUsize,
     /// What goes on without a connection: a command that was received is carried out, whether its sender waits or not.
     work: Mutex<JoinSet<()>>,
 }
@@ -91,6 +93,7 @@ impl Face {
             password: Uuid::new_v4().to_string().into(),
             log: watch::Sender::default(),
             connections: watch::Sender::default(),
+            accepted: AtomicUsize::new(0),
             work: Mutex::default(),
         });
         let mut server = JoinSet::new();
@@ -204,6 +207,11 @@ impl Face {
                 self.count(machine, what)
             ),
         }
+    }
+
+    /// How many connections it has accepted so far.
+    pub fn accepted(&self) -> usize {
+        self.shared.accepted.load(Ordering::Relaxed)
     }
 
     /// Waits until no connection is open.

@@ -20,6 +20,10 @@ pub enum Fault {
     Drop,
     /// Does what it is told, but closes the connection instead of answering a command.
     LoseAnswer,
+    /// Answers one request on each connection, and says that it will close it then.
+    SaysClose,
+    /// Answers so many requests on each connection, and closes it at the next one, as if it had never come.
+    ClosesAfter(usize),
     /// Accepts requests and never answers; nothing is done.
     Hang,
     /// Never answers, not even to the TLS handshake if all machines behind the port are dead.

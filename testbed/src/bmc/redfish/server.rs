@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -72,6 +73,7 @@ pub(super) async fn run(listener: TcpListener, tls: TlsAcceptor, shared: Arc<Sha
             biased;
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => if let Ok((stream, _)) = accepted {
+                shared.accepted.fetch_add(1, Ordering::Relaxed);
                 let open = Open::new(&shared.connections);
                 connections.spawn(serve(stream, tls.clone(), shared.clone(), open));
             }
@@ -100,7 +102,8 @@ async fn serve(mut stream: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>, _op
         return swallow(&mut stream).await;
     }
     let Ok(Ok(stream)) = timeout(HANDSHAKE, tls.accept(stream)).await else { return };
-    let service = service_fn(|request| answer(request, &shared));
+    let asked = AtomicUsize::new(0);
+    let service = service_fn(|request| answer(request, &shared, asked.fetch_add(1, Ordering::Relaxed)));
     if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(%error, "a connection of the Redfish face ended");
     }
@@ -112,7 +115,8 @@ async fn swallow(stream: &mut TcpStream) {
     while matches!(stream.read(&mut buffer).await, Ok(read) if read > 0) {}
 }
 
-async fn answer(request: http::Request<Incoming>, shared: &Arc<Shared>) -> Result<Answer, Dropped> {
+/// Answers a request; `before` is how many came before it on this connection.
+async fn answer(request: http::Request<Incoming>, shared: &Arc<Shared>, before: usize) -> Result<Answer, Dropped> {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| Dropped)?.to_bytes();
     let path = head.uri.path();
@@ -126,20 +130,24 @@ async fn answer(request: http::Request<Incoming>, shared: &Arc<Shared>) -> Resul
     let Some(unit) = unit else {
         return Ok(if may_enter { collection(what, shared) } else { unauthorized() });
     };
-    if let Some(answer) = interference(&unit, what, path).await? {
-        return Ok(answer);
+    let closes = |fault: &Fault| matches!(fault, Fault::ClosesAfter(answers) if before >= *answers);
+    if unit.faults().iter().any(closes) {
+        return Err(Dropped);
     }
-    if !may_enter {
-        return Ok(unauthorized());
-    }
-    match head.method {
-        Method::POST => command(&unit, what, shared).await,
-        _ => {
+    let mut answer = match interference(&unit, what, path).await? {
+        Some(answer) => answer,
+        None if !may_enter => unauthorized(),
+        None if head.method == Method::POST => command(&unit, what, shared).await?,
+        None => {
             sleep(unit.delay()).await;
             unit.released(what).await;
-            Ok(resource(&unit, what, shared))
+            resource(&unit, what, shared)
         }
+    };
+    if unit.faults().contains(&Fault::SaysClose) {
+        answer.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     }
+    Ok(answer)
 }
 
 /// What comes between a request and its answer.
@@ -168,7 +176,9 @@ async fn interference(unit: &Arc<Unit>, what: What, path: &str) -> Result<Option
             }
             Fault::Unauthorized | Fault::Redirect(_) | Fault::Garbage | Fault::Huge | Fault::Answers { .. } => continue,
             // Those of the connection were met above, the others are the unit's and the tree's.
-            Fault::Slow(_)
+            Fault::SaysClose
+            | Fault::ClosesAfter(_)
+            | Fault::Slow(_)
             | Fault::LieOff
             | Fault::HearsayOff
             | Fault::LoseAnswer
