@@ -103,15 +103,14 @@ async fn a_wrong_host_is_never_isolated() -> Result<()> {
     Ok(())
 }
 
-/// (16): against a bare snmpd, each of these says OFF of an outlet that does not exist, by SNMP 2c. That is all that it says:
-/// it names no machine, and was never read ON, so that it proves nothing (`tests/controller/drivers.rs` shows that). By
-/// SNMP 1, for a plug that is garbage, or with the wrong community it says nothing.
+/// (16): against a bare snmpd, each of these says OFF of an outlet that does not exist, by SNMP 2c. It names no machine, so it
+/// is never Isolated, and the outlet was never read ON, so that it proves nothing (`tests/controller/drivers.rs`). By SNMP 1, for a plug that is garbage, or with the wrong community it says nothing.
 #[tokio::test]
 async fn snmp_agents_say_off_of_what_does_not_exist() -> Result<()> {
     let scripts = Scripts::new(Path::new(AGENT_DIR), false);
     let snmpd = Snmpd::start().await?;
     let cases = [
-        ("2c", "99", "private", State::Isolated),
+        ("2c", "99", "private", State::Off),
         ("1", "99", "private", State::Unknown),
         ("2c", "garbage", "private", State::Unknown),
         ("2c", "99", "wrong", State::Unknown),
@@ -192,7 +191,7 @@ async fn upstreams_redfish_script_says_what_is() -> Result<()> {
         ensure!(state == State::Unknown, "{fault:?}: {state:?}");
     }
     machine.set_power(false, "test");
-    ensure!(look(&good, None, LOOK).await? == State::Isolated);
+    ensure!(look(&good, None, LOOK).await? == State::Off, "a script names no machine");
     Ok(())
 }
 

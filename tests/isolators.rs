@@ -66,7 +66,8 @@ async fn an_honest_device_obeys() -> Result<()> {
             ensure!(bench.command(command).await?, "{name}: {command:?}");
             ensure!(bench.machine.state().on == on, "{name}: {command:?}");
             let seen = bench.look().await?.state;
-            ensure!(seen == if on { State::Running } else { State::Isolated }, "{name}: {command:?}: {seen:?}");
+            let wanted = if on { row.when_on } else { row.when_off };
+            ensure!(wanted == [seen], "{name}: {command:?}: {seen:?}");
         }
     }
     Ok(())
@@ -132,7 +133,7 @@ async fn a_scripts_parameters_are_nobody_elses() -> Result<()> {
     Ok(())
 }
 
-/// Whatever a script is pointed at that is not there, it is not isolated, but for a device that lies (16).
+/// Whatever a script is pointed at that is not there, it is not isolated, also where its device says Off (16).
 #[tokio::test]
 async fn no_such_plug_is_not_isolated() -> Result<()> {
     let lies = Some(Misbehaviour::AnyPlugIsOff);
@@ -141,8 +142,7 @@ async fn no_such_plug_is_not_isolated() -> Result<()> {
         (Some(""), None, State::Unknown),
         (Some("plug=%00"), None, State::Unknown),
         (None, None, State::Unknown),
-        // What its word is worth is for `decide` to weigh: without a witness, nothing (P2).
-        (Some("nobody"), lies, State::Isolated),
+        (Some("nobody"), lies, State::Off),
     ] {
         let bench = Bench::script_at(plug, misbehaviour).await?;
         let seen = bench.as_ref().map(Bench::look);

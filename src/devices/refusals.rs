@@ -85,7 +85,7 @@ impl Refusals {
                 let told = BTreeMap::from([(asking.asker.to_owned(), asking.inputs.to_owned())]);
                 self.0.insert((host, asking.account), Refusal { sight: sight.clone(), told });
             }
-            State::Isolated | State::Running => drop(self.0.remove(&(host, asking.account))),
+            State::Isolated | State::Off | State::Running => drop(self.0.remove(&(host, asking.account))),
             // Nothing was said of the account.
             State::Refused | State::Unknown => {}
         }

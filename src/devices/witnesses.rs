@@ -50,7 +50,7 @@ impl Witnesses {
         let holds = match sight.state {
             _ if is_another(order, sight) => false,
             State::Running => true,
-            State::Isolated => unbroken,
+            State::Isolated | State::Off => unbroken,
             State::Unknown | State::Refused => false,
         };
         if holds && !boot.id.is_empty() {

@@ -24,7 +24,8 @@ pub use script::{AGENT_DIR, Scripts};
 /// - **Commands don't testify, only `look` does.** `Ok` of a command means "accepted".
 /// - Commands are idempotent: sent twice, they do what they do once.
 /// - `look` changes nothing.
-/// - `look` says [`State::Isolated`] only on positive evidence from the device itself; silence is [`State::Unknown`].
+/// - `look` says [`State::Isolated`] only on positive evidence from a device that names its machine. An Off that names none
+///   is [`State::Off`]; silence is [`State::Unknown`].
 /// - A command is not sent to a device that says it belongs to another machine than the expected one.
 /// - Every call ends by its deadline. Dropping a future leaves no process, socket or BMC session behind, and nothing more
 ///   is sent.
@@ -62,6 +63,9 @@ pub struct Sight {
 pub enum State {
     /// It can't write.
     Isolated,
+    /// The device says Off, and not of which machine. Many say so of a plug that does not exist: it means that a machine
+    /// can't write only to somebody who knows more, such as that the same plug was read On before (P2).
+    Off,
     /// It may write.
     Running,
     /// No answer that means anything; one may come.

@@ -37,7 +37,8 @@ impl<S: PowerSwitch> Isolator for PowerIsolator<S> {
 impl From<Status> for Sight {
     fn from(status: Status) -> Self {
         let (state, said) = match status.power {
-            PowerState::Off => (State::Isolated, "it says Off".to_owned()),
+            PowerState::Off if status.system_uuid.is_some() => (State::Isolated, "it says Off".to_owned()),
+            PowerState::Off => (State::Off, "it says Off".to_owned()),
             PowerState::On => (State::Running, "it says On".to_owned()),
             // On its way down, or a contradiction: not off (P1).
             PowerState::Other(said) => (State::Running, format!("it says {said}")),

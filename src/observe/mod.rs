@@ -364,7 +364,8 @@ impl From<&Sight> for Reading {
     /// Without its series: that is for [`Memories`] to know.
     fn from(sight: &Sight) -> Self {
         match sight.state {
-            State::Isolated => Reading::Isolated { first: 0, last: 0 },
+            // Whose Off it is says the identity.
+            State::Isolated | State::Off => Reading::Isolated { first: 0, last: 0 },
             State::Running => Reading::Running,
             State::Unknown => Reading::Unknown,
             State::Refused => Reading::Refused,

@@ -61,7 +61,7 @@ const LOSSY_ON: &[State] = &[State::Running, State::Unknown];
 const LOSSY_OFF: &[State] = &[State::Isolated, State::Unknown];
 
 pub fn table() -> Vec<Row> {
-    use State::{Isolated, Refused, Running, Unknown};
+    use State::{Isolated, Off, Refused, Running, Unknown};
     let redfish = |name, faults: &[Fault], when_on, when_off| Row {
         name,
         fault: Behaviour::Redfish(faults.to_vec()),
@@ -92,7 +92,7 @@ pub fn table() -> Vec<Row> {
         redfish("500", &[Fault::Fails(500)], &[Unknown], &[Unknown]),
         redfish("takes its time", &[Fault::PoweringOff(Duration::from_millis(300))], &[Running], &[Isolated]),
         redfish("late", &[Fault::Late(Duration::from_millis(300))], &[Running], &[Isolated]),
-        redfish("no identity", &[Fault::NoIdentity], &[Running], &[Isolated]),
+        redfish("no identity", &[Fault::NoIdentity], &[Running], &[Off]),
         redfish("no reset", &[Fault::NoReset], &[Running], &[Isolated]),
         redfish("no power state", &[Fault::NoPowerState], &[Unknown], &[Unknown]),
         redfish("redirects", &[Fault::Redirect(307)], &[Running], &[Isolated]),
@@ -118,16 +118,16 @@ pub fn table() -> Vec<Row> {
         ipmi("IPMI: not when off", Some(IpmiFault::AlreadyOffRefusal), &[Running], &[Isolated]),
         ipmi("IPMI: busy", Some(IpmiFault::Busy(2)), &[Running], &[Isolated]),
         ipmi("IPMI: no sessions", Some(IpmiFault::NoSessions), &[Unknown], &[Unknown]),
-        ipmi("IPMI: no identity", Some(IpmiFault::NoIdentity), &[Running], &[Isolated]),
+        ipmi("IPMI: no identity", Some(IpmiFault::NoIdentity), &[Running], &[Off]),
         ipmi("IPMI: identity in another order", Some(IpmiFault::MixedEndianIdentity), &[Running], &[Isolated]),
         ipmi("IPMI: late", Some(IpmiFault::Late(ms(300))), &[Running], &[Isolated]),
-        script("script: honest", None, &[Running], &[Isolated]),
-        script("script: slow", Some(Misbehaviour::Slow(Duration::from_millis(300))), &[Running], &[Isolated]),
+        script("script: honest", None, &[Running], &[Off]),
+        script("script: slow", Some(Misbehaviour::Slow(Duration::from_millis(300))), &[Running], &[Off]),
         script("script: slower than the deadline", Some(Misbehaviour::Slow(SOON)), &[Unknown], &[Unknown]),
-        script("script: off does nothing", Some(Misbehaviour::Ignores), &[Running], &[Isolated]),
-        script("script: refuses", Some(Misbehaviour::Refuses), &[Running], &[Isolated]),
+        script("script: off does nothing", Some(Misbehaviour::Ignores), &[Running], &[Off]),
+        script("script: refuses", Some(Misbehaviour::Refuses), &[Running], &[Off]),
         script("script: hangs", Some(Misbehaviour::Hangs), &[Unknown], &[Unknown]),
-        script("script: leaves a child behind", Some(Misbehaviour::Forks), &[Running], &[Isolated]),
+        script("script: leaves a child behind", Some(Misbehaviour::Forks), &[Running], &[Off]),
         script("script: floods", Some(Misbehaviour::Floods), &[Unknown], &[Unknown]),
         script("script: garbage", Some(Misbehaviour::Garbage), &[Unknown], &[Unknown]),
         script("script: says both", Some(Misbehaviour::SaysBoth), &[Unknown], &[Unknown]),
@@ -135,7 +135,7 @@ pub fn table() -> Vec<Row> {
         script("script: OFF, exit 0", Some(Misbehaviour::Exits(0)), &[Unknown], &[Unknown]),
         script("script: OFF, exit 1", Some(Misbehaviour::Exits(1)), &[Unknown], &[Unknown]),
         // As for the BMC that lies.
-        script("script: OFF untold", Some(Misbehaviour::Exits(2)), &[Isolated], &[Isolated]),
+        script("script: OFF untold", Some(Misbehaviour::Exits(2)), &[Off], &[Off]),
         script("script: tells its parameters", Some(Misbehaviour::Tells), &[Unknown], &[Unknown]),
     ]
 }
