@@ -37,6 +37,8 @@ pub const TEMPLATE_NAME_ANNOTATION: &str = "remediation.medik8s.io/template-name
 pub const NHC_TIMED_OUT_ANNOTATION: &str = "remediation.medik8s.io/nhc-timed-out";
 /// Tells NHC that several templates of this kind may be used together; NHC tests for the key only.
 pub const MULTIPLE_TEMPLATES_ANNOTATION: &str = "remediation.medik8s.io/multiple-templates-support";
+/// Label of a Node that is not to be remediated, for as long as its value is "true".
+pub const EXCLUDE: &str = "remediation.medik8s.io/exclude-from-remediation";
 /// Keeps a CR until its node is free of what the remediation put there.
 pub const FINALIZER: &str = "fence-agents-remediation.medik8s.io/far-finalizer";
 /// Key of the `NoSchedule` taint that marks and claims a node under remediation. Its value is empty.

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time 
 
 use crate::api::{FenceAgentsRemediationStatus as Status, Operation, TimelineEntry};
 use crate::clock::{millis, timestamp};
-use crate::decide::{Off, Phase, Rest, Then, Time, Why};
+use crate::decide::{Hold, Off, Phase, Rest, Then, Time, Why};
 
 /// A status that nobody of us wrote.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -186,7 +186,7 @@ pub fn conditions(conditions: &mut Vec<Condition>, standing: Standing<'_>, now: 
         }
         Phase::Halted { why, .. } => match why {
             // It goes on by itself: not a failure that NHC should escalate from.
-            Why::Busy | Why::Quorum | Why::NewOrder => {
+            Why::Busy | Why::Held(_) | Why::NewOrder => {
                 set(PROCESSING, "True", code, message);
                 set(SUCCEEDED, "Unknown", code, message);
             }
@@ -236,7 +236,10 @@ pub fn name(phase: Phase) -> &'static str {
 pub fn why_name(why: Why) -> &'static str {
     match why {
         Why::Busy => "Busy",
-        Why::Quorum => "Quorum",
+        Why::Held(Hold::Excluded) => "Excluded",
+        Why::Held(Hold::Foreign) => "ForeignRemediation",
+        Why::Held(Hold::Leased) => "NodeLeased",
+        Why::Held(Hold::Quorum) => "Quorum",
         Why::Unresolved => "Unresolved",
         Why::Refused => "Refused",
         Why::WrongMachine => "WrongMachine",
@@ -249,9 +252,12 @@ pub fn why_name(why: Why) -> &'static str {
     }
 }
 
-const WHYS: [Why; 11] = [
+const WHYS: [Why; 14] = [
     Why::Busy,
-    Why::Quorum,
+    Why::Held(Hold::Excluded),
+    Why::Held(Hold::Foreign),
+    Why::Held(Hold::Leased),
+    Why::Held(Hold::Quorum),
     Why::Unresolved,
     Why::Refused,
     Why::WrongMachine,

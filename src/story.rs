@@ -2,8 +2,8 @@
 //! FAR's names. No secret can get in here: everything said comes from `status`, from Kubernetes objects or from an
 //! isolator's sight.
 
-use crate::api::{Driver, RemediationStrategy};
-use crate::decide::{Doubt, Effect, Identity, Now, Order, Phase, Reading, Rest, Then, Why};
+use crate::api::{Driver, EXCLUDE, RemediationStrategy};
+use crate::decide::{Doubt, Effect, Hold, Identity, Now, Order, Phase, Reading, Rest, Then, Why};
 use crate::events::Kind;
 use crate::marks;
 use crate::observe::Scene;
@@ -162,7 +162,15 @@ fn halted(scene: &Scene, why: Why, answer: Option<&str>, now: Now) -> Told {
             let holder = scene.holder.as_ref().map_or_else(String::new, |h| format!(" {}/{}", h.namespace, h.name));
             ("Busy", format!("waiting: another remediation{holder} holds {node}"))
         }
-        Why::Quorum => (
+        Why::Held(Hold::Excluded) => (
+            why_name(why),
+            format!(
+                "waiting: {node} has the label {EXCLUDE}, which excludes it from remediation; take it off to go on"
+            ),
+        ),
+        Why::Held(Hold::Foreign) => (why_name(why), format!("waiting: {} is at work on {node}", holds(scene))),
+        Why::Held(Hold::Leased) => (why_name(why), format!("waiting: {} holds the lease of {node}", holds(scene))),
+        Why::Held(Hold::Quorum) => (
             "QuorumWouldBeLost",
             format!(
                 "waiting: without {node} the control plane would lose its majority; bring other control-plane nodes back, or set allowControlPlaneQuorumLoss"
@@ -235,6 +243,10 @@ fn not_proven(scene: &Scene, heard: &str, answer: Option<&str>, kept: &str, now:
             ("NotProven", format!("{node} could not be proven off in {tries}: the off {off}, but {heard}; {kept}"))
         }
     }
+}
+
+fn holds(scene: &Scene) -> &str {
+    scene.held_by.as_deref().unwrap_or("somebody else")
 }
 
 fn other_machine(scene: &Scene) -> String {

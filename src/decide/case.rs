@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Identity, Leave, Millis, Phase, Reading, Time, Why};
+use super::{Hold, Identity, Leave, Millis, Phase, Reading, Time, Why};
 
 /// Our NoSchedule taint and annotation, which also claim the node for one remediation (A1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -86,12 +86,14 @@ pub struct Case {
     pub reading: Reading,
     /// Whose machine that is.
     pub identity: Identity,
+    /// This very order was read ON since the node's current boot, by a preflight that has been answered ever since (P2).
+    pub witnessed: bool,
     /// Another device of this node says On.
     pub other_on: bool,
     /// When the node itself last showed life, as seen from here: Lease, Ready heartbeat, bootID. 0: never.
     pub life: Time,
-    /// The other control-plane nodes make a majority, or this is none, or the template doesn't care (A3).
-    pub quorum: bool,
+    /// What stands against an off for now, if anything does.
+    pub hold: Option<Hold>,
     /// Who holds the node.
     pub claim: Claim,
     /// Another remediation of this node waits for it (L6).

@@ -9,12 +9,14 @@
 mod case;
 mod phase;
 mod proof;
+mod quorum;
 
 use std::time::Duration;
 
 pub use case::{Case, Claim, Order, Pods, Policy, Volumes};
-pub use phase::{Leave, Off, Phase, Rest, Then, Why};
+pub use phase::{Hold, Leave, Off, Phase, Rest, Then, Why};
 pub use proof::{Binding, Doubt, Identity, Proof, Reading};
+pub use quorum::{Held, Member, majority};
 use serde::{Deserialize, Serialize};
 
 /// Wall time: milliseconds since the Unix epoch. What is persisted and compared across restarts and replicas.
@@ -106,8 +108,9 @@ pub fn decide(c: &Case, now: Now) -> Step {
     let halt = |why, off| Enter(Halted { why, off, rest: Rest::NEW });
     // Nothing can have been sent, so there is nothing to wait for either.
     let decline = |why| Enter(Halted { why, off: None, rest: Rest::UNTOUCHED });
-    let isolate =
-        |attempt, seen_on: bool| Enter(Isolating { attempt, seen_on: seen_on || c.reading == Reading::Running });
+    let isolate = |attempt, seen_on: bool| {
+        Enter(Isolating { attempt, seen_on: seen_on || c.witnessed || c.reading == Reading::Running })
+    };
     let again = |attempt, off: Off| match attempt < attempts {
         true => isolate(attempt + 1, off.seen_on),
         false => halt(c.unproven(), Some(off)),
@@ -141,7 +144,7 @@ pub fn decide(c: &Case, now: Now) -> Step {
             Proving { off, .. } | Releasing { off, .. } => return halt(why, Some(off)),
             Restoring { .. } => return halt(why, None),
             Done { .. } | Halted { why: Why::TimedOut | Why::NodeGone, .. } => {}
-            Halted { why: Why::Busy | Why::Quorum | Why::Unresolved | Why::Refused, off, .. }
+            Halted { why: Why::Busy | Why::Held(_) | Why::Unresolved | Why::Refused, off, .. }
             | Halted { why: Why::WrongMachine | Why::Unheard | Why::NotProven, off, .. }
             | Halted { why: Why::NotRestored | Why::NewOrder, off, .. } => return halt(why, off),
         }
@@ -149,18 +152,19 @@ pub fn decide(c: &Case, now: Now) -> Step {
     match c.phase {
         Accepted if deleted => Enter(Done { rest: Rest::UNTOUCHED }), // L1
         Accepted if c.order == Order::Unresolved => decline(Why::Unresolved),
+        Accepted if let Some(hold) = c.hold.filter(|hold| hold.before_claim()) => decline(Why::Held(hold)),
         Accepted => match c.claim {
             Claim::Others => decline(Why::Busy),
             // A1: before anybody looks, so that nothing new is scheduled there, and before the quorum is counted (A3).
             Claim::Free => Do(Effect::Claim),
             Claim::Ours if let Some(why) = c.hopeless() => decline(why),
-            Claim::Ours if !c.quorum => decline(Why::Quorum),
+            Claim::Ours if let Some(hold) = c.hold => decline(Why::Held(hold)), // A3
             Claim::Ours => isolate(1, false),
         },
 
         // Written ahead of its off, so one may be on its way. Left only for Proving: what is decided there is decided
         // after the last off was.
-        Isolating { attempt, seen_on } if deleted || changed || !c.quorum => {
+        Isolating { attempt, seen_on } if deleted || changed || c.hold.is_some() => {
             Enter(Proving { attempt, off: Off { at: wall, answered: false, seen_on } })
         }
         Isolating { attempt, seen_on } => {
@@ -182,9 +186,9 @@ pub fn decide(c: &Case, now: Now) -> Step {
             | Err(Doubt::Uncommanded | Doubt::Unbound)
             | Err(Doubt::Contradicted) => match (off.answered, attempt < attempts) {
                 // An off is idempotent: one that nobody answered is soon sent again.
-                (false, true) if c.quorum && wall >= off.at.saturating_add(gap) => again(attempt, off),
+                (false, true) if c.hold.is_none() && wall >= off.at.saturating_add(gap) => again(attempt, off),
                 (true | false, true | false) if !landed(off.at) => look(off.at, wall),
-                (true | false, true | false) if !c.quorum => halt(Why::Quorum, Some(off)), // A3
+                (true | false, true | false) if let Some(hold) = c.hold => halt(Why::Held(hold), Some(off)), // A3
                 (true | false, true | false) => again(attempt, off),
             },
         },
@@ -252,7 +256,7 @@ pub fn decide(c: &Case, now: Now) -> Step {
             (_, Some(_) | None) if yielded => c.hand_over(),
             (Why::TimedOut | Why::NodeGone, Some(_) | None) => c.offer(why, off, rest, wall),
             (_, Some(_)) if changed => undo(wall), // A2: start anew with the right order
-            (Why::Unheard | Why::NotProven | Why::Quorum, Some(off)) if let Some(why) = c.hopeless() => {
+            (Why::Unheard | Why::NotProven | Why::Held(_), Some(off)) if let Some(why) = c.hopeless() => {
                 halt(why, Some(off))
             }
             (Why::NotProven | Why::Unheard, Some(off)) if c.proof(off, now).is_ok() => {
@@ -271,15 +275,20 @@ pub fn decide(c: &Case, now: Now) -> Step {
             (Why::Refused | Why::WrongMachine, Some(off)) if c.edited => isolate(attempts, off.seen_on),
             (Why::Refused | Why::WrongMachine, None) if c.edited => Enter(Accepted),
             (Why::Unresolved, None) if c.order != Order::Unresolved => Enter(Accepted),
-            (Why::Quorum, Some(off)) if c.quorum => isolate(attempts, off.seen_on),
-            (Why::Quorum, None) if c.quorum => Enter(Accepted),
+            (Why::Held(_), Some(off)) if c.hold.is_none() => isolate(attempts, off.seen_on),
+            (Why::Held(_), None) if c.hold.is_none() => Enter(Accepted),
+            // It waits for something else now.
+            (Why::Held(was), Some(off)) if let Some(hold) = c.hold.filter(|hold| *hold != was) => {
+                halt(Why::Held(hold), Some(off))
+            }
+            (Why::Held(was), None) if let Some(hold) = c.hold.filter(|hold| *hold != was) => decline(Why::Held(hold)),
             (Why::Busy, None) if c.claim != Claim::Others => Enter(Accepted),
             (Why::NewOrder, None) if landed(quiet) => Enter(Accepted),
             (Why::NotRestored, None) if landed(quiet) && c.runs(quiet, Some(quiet)) => Enter(Done { rest: Rest::NEW }),
             (Why::NotRestored, None) if c.edited => {
                 Enter(Restoring { attempt: attempts, off: quiet, on: None, then: Then::Leave })
             }
-            (Why::Busy | Why::Quorum | Why::Unresolved | Why::Refused | Why::WrongMachine, Some(_) | None)
+            (Why::Busy | Why::Held(_) | Why::Unresolved | Why::Refused | Why::WrongMachine, Some(_) | None)
             | (Why::Unheard | Why::NotProven | Why::NotRestored | Why::NewOrder, Some(_) | None) => {
                 c.offer(why, off, rest, wall)
             }
@@ -301,7 +310,7 @@ impl Case {
             return Step::Enter(Phase::Halted { why, off, rest: Rest { yielded: true, ..rest } });
         }
         self.rest(match why {
-            Why::Busy | Why::Quorum | Why::Unresolved | Why::NewOrder => ASK_AGAIN,
+            Why::Busy | Why::Held(_) | Why::Unresolved | Why::NewOrder => ASK_AGAIN,
             // The device is left alone; but Secrets are not watched.
             Why::Refused | Why::WrongMachine => ASK_AGAIN,
             Why::Unheard | Why::NotProven | Why::NotRestored => LOOK_HALTED,

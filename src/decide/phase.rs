@@ -74,7 +74,7 @@ impl Phase {
             Phase::Halted { rest: Rest { yielded: true, .. }, .. } => barrier,
             Phase::Halted { why, off, rest: Rest { yielded: false, .. } } => match why {
                 Why::Unheard | Why::NotProven => true,
-                Why::Quorum => off.is_some(), // else Accepted looks
+                Why::Held(_) => off.is_some(), // else Accepted looks
                 Why::Refused | Why::WrongMachine => edited,
                 Why::NotRestored => barrier || edited, // the node's own life tells
                 Why::TimedOut | Why::NodeGone | Why::NewOrder => barrier,
@@ -149,8 +149,8 @@ pub enum Then {
 pub enum Why {
     /// Another remediation holds the node (A1).
     Busy,
-    /// The control plane would lose its majority (A3).
-    Quorum,
+    /// No off for now; goes on by itself when nothing holds it any more.
+    Held(Hold),
     /// Spec and Secrets give no order: unknown agent, missing Secret, bad template.
     Unresolved,
     /// The isolator refuses in a way that looking again can't mend: credentials, certificate, ambiguous system.
@@ -169,6 +169,32 @@ pub enum Why {
     TimedOut,
     /// There is no such Node any more (L3).
     NodeGone,
+}
+
+/// What stands against an off for now, and ends without us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Hold {
+    /// An administrator has excluded the node from remediation.
+    Excluded,
+    /// Another remediator is at work on the node.
+    Foreign,
+    /// Somebody else holds the node's lease.
+    Leased,
+    /// The control plane would lose its majority (A3).
+    Quorum,
+}
+
+impl Hold {
+    /// Every hold there is.
+    pub const ALL: [Self; 4] = [Self::Excluded, Self::Foreign, Self::Leased, Self::Quorum];
+
+    /// Tells whether it can be known before the node is claimed. (A quorum is counted with the claim in place: A3.)
+    pub(super) fn before_claim(self) -> bool {
+        match self {
+            Hold::Excluded | Hold::Foreign | Hold::Leased => true,
+            Hold::Quorum => false,
+        }
+    }
 }
 
 /// How, if at all, the remediation is being left.

@@ -102,6 +102,8 @@ pub struct Scene {
     pub heir: Option<String>,
     /// UID and name of the remediation that holds this node, if another does.
     pub holder: Option<peers::Peer>,
+    /// Who or what stands against an off for now, for people.
+    pub held_by: Option<String>,
 }
 
 /// Reads worlds.
@@ -174,12 +176,14 @@ impl Observer {
             Phase::Done { .. } | Phase::Halted { .. } if claim == Claim::Ours => self.heir(&far).await?,
             _ => None,
         };
-        let quorum = match phase {
+        let (hold, held_by) = match phase {
             Phase::Accepted | Phase::Isolating { .. } | Phase::Proving { .. } => {
-                self.quorum(&far, node.as_ref()).await?
+                self.hold(&far, phase, node.as_ref()).await?
             }
-            Phase::Halted { why: Why::Quorum, .. } => self.quorum(&far, node.as_ref()).await?,
-            _ => true,
+            Phase::Halted { why: Why::Held(_), .. } => self.hold(&far, phase, node.as_ref()).await?,
+            Phase::Releasing { .. } | Phase::Restoring { .. } | Phase::Done { .. } | Phase::Halted { .. } => {
+                (None, None)
+            }
         };
         let (set, left) = match phase {
             Phase::Proving { .. } | Phase::Releasing { .. } | Phase::Restoring { .. } | Phase::Halted { .. }
@@ -213,7 +217,8 @@ impl Observer {
             identity,
             other_on: false,
             life,
-            quorum,
+            hold,
+            witnessed: false,
             claim,
             heir: heir.is_some(),
             barrier,
@@ -222,7 +227,7 @@ impl Observer {
             volumes: left.volumes,
         };
         let Left { pods, blocking, .. } = left;
-        Ok(Scene { far, node, case, resolved, device, sight, series, set, pods, blocking, heir, holder })
+        Ok(Scene { far, node, case, resolved, device, sight, series, set, pods, blocking, heir, holder, held_by })
     }
 
     async fn node(&self, name: &str) -> Result<Option<Node>, Error> {

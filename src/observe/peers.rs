@@ -1,15 +1,15 @@
 //! Other remediations and other nodes: who holds this node, who waits for it, and whether the control plane can do
 //! without it.
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
 use super::{Error, Observer};
-use crate::api::{FenceAgentsRemediation, Guarded};
+use crate::api::{EXCLUDE, FenceAgentsRemediation, Guarded};
+use crate::clock::millis;
 use crate::cluster::call;
-use crate::decide::{Claim, Phase, Why};
+use crate::decide::{Claim, Held, Hold, Member, Phase, Time, Why, majority};
 use crate::{marks, status};
 
 /// Another remediation.
@@ -69,8 +69,23 @@ impl Observer {
         Ok(oldest.and_then(|far| far.uid()))
     }
 
+    /// Tells what stands against an off for now, and who that is.
+    pub(super) async fn hold(
+        &self,
+        far: &FenceAgentsRemediation,
+        phase: Phase,
+        node: Option<&Node>,
+    ) -> Result<(Option<Hold>, Option<String>), Error> {
+        let excluded = node.and_then(|node| node.labels().get(EXCLUDE)).is_some_and(|value| value == "true");
+        if excluded {
+            return Ok((Some(Hold::Excluded), None));
+        }
+        let quorum = self.quorum(far, phase, node).await?;
+        Ok(((!quorum).then_some(Hold::Quorum), None))
+    }
+
     /// Tells whether the control plane keeps its majority without this node (A3).
-    pub(super) async fn quorum(&self, far: &FenceAgentsRemediation, node: Option<&Node>) -> Result<bool, Error> {
+    async fn quorum(&self, far: &FenceAgentsRemediation, phase: Phase, node: Option<&Node>) -> Result<bool, Error> {
         let Some(node) = node.filter(|node| is_control_plane(node)) else { return Ok(true) };
         if far.spec.allow_control_plane_quorum_loss {
             return Ok(true);
@@ -78,23 +93,26 @@ impl Observer {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let all = call("listing the nodes", nodes.list(&ListParams::default())).await?.items;
         let members: Vec<_> = all.into_iter().filter(is_control_plane).collect();
+        // Read after the claims: whoever is seen to wait here goes on only after a count that sees our claim.
         let remediations = match members.iter().any(|other| marks::claimed_by(other).is_some()) {
             true => self.remediations().await?,
             false => vec![],
         };
-        // Of two that wait for each other the older claim goes first: the younger, which waits, still stands.
-        // (One that was sent an off before may be off, whatever its Node still says.)
-        let waits = |other: &Node| {
-            let holder = remediations.iter().find(|far| far.uid().as_deref() == marks::claimed_by(other));
-            let phase = holder.and_then(|far| status::phase(far.status.as_ref()).ok().flatten());
-            matches!(phase, Some(Phase::Halted { why: Why::Quorum, off: None, .. }))
+        let phase_of = |uid: &str| {
+            let holder = remediations.iter().find(|far| far.uid().as_deref() == Some(uid))?;
+            status::phase(holder.status.as_ref()).ok().flatten()
         };
-        let others = members.iter().filter(|other| other.uid() != node.uid() && ready(other));
-        let standing = others.filter(|other| match claim_age(other) {
-            None => true,
-            Some(theirs) => waits(other) && claim_age(node).is_some_and(|ours| ours < theirs),
-        });
-        Ok(standing.count() > members.len() / 2)
+        let held = |node: &Node, phase: &dyn Fn(&str) -> Option<Phase>| {
+            let uid = marks::claimed_by(node).unwrap_or_default();
+            marks::tainted(node)
+                .map(|since| Held { since: (since.map_or(Time::MAX, millis), uid.to_owned()), phase: phase(uid) })
+        };
+        let others: Vec<_> = members
+            .iter()
+            .filter(|other| other.uid() != node.uid())
+            .map(|other| Member { ready: ready(other), held: held(other, &phase_of) })
+            .collect();
+        Ok(majority(held(node, &|_| Some(phase)).as_ref(), &others))
     }
 
     async fn remediations(&self) -> Result<Vec<FenceAgentsRemediation>, Error> {
@@ -124,10 +142,4 @@ fn is_control_plane(node: &Node) -> bool {
 fn ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
-}
-
-/// When the node was claimed, and by whom as a tie-breaker; `None`: it carries no taint of ours.
-fn claim_age(node: &Node) -> Option<(Timestamp, String)> {
-    marks::tainted(node)
-        .map(|since| (since.unwrap_or(Timestamp::MAX), marks::claimed_by(node).unwrap_or_default().to_owned()))
 }

@@ -203,7 +203,7 @@ fn at_rest(x: &State, world: &World) -> Option<&'static str> {
             (Why::Unheard, _) if matches!(x.bmc, Bmc::Up | Bmc::Hearsay) && !x.unresolved => {
                 Some("rests Unheard, and the BMC speaks")
             }
-            (Why::Quorum, _) if x.quorum && x.bmc != Bmc::Locked => Some("rests for a quorum that is there"),
+            (Why::Held(_), _) if x.quorum && x.bmc != Bmc::Locked => Some("rests for a quorum that is there"),
             (Why::Refused | Why::WrongMachine, _) if x.edited => Some("rests, and what it rests for was corrected"),
             (Why::Unresolved, _) if !x.unresolved => Some("rests for an order that is there"),
             (Why::Busy, _) if !x.other => Some("rests for a node that is free"),
@@ -213,7 +213,7 @@ fn at_rest(x: &State, world: &World) -> Option<&'static str> {
             {
                 Some("rests NotProven before a proof")
             }
-            (Why::NotProven | Why::Unheard | Why::Quorum | Why::Unresolved, _) => None,
+            (Why::NotProven | Why::Unheard | Why::Held(_) | Why::Unresolved, _) => None,
             (Why::Refused | Why::WrongMachine | Why::Busy, _) => None,
         },
     }

@@ -1,7 +1,7 @@
 //! What a replica sees, and what it decides from that: the real `decide`, or one bent by a mutant.
 
 use ringfence::decide::{
-    Case, Claim, Effect, Identity, Leave, Now, Order, Phase, Pods, Policy, Power, Reading, Step, Volumes, decide,
+    Case, Claim, Effect, Hold, Identity, Leave, Now, Order, Phase, Pods, Policy, Power, Reading, Step, Volumes, decide,
 };
 
 use crate::clock::{NOW, PATIENCE, RENEWAL};
@@ -101,7 +101,8 @@ impl State {
             identity: view.identity,
             other_on: false,
             life: memory.life,
-            quorum: self.quorum,
+            hold: (!self.quorum).then_some(Hold::Quorum),
+            witnessed: self.witnessed && !(self.device_wrong() && world.no_plug),
             claim: view.claim,
             heir: self.heir,
             barrier: view.barrier,

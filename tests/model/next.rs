@@ -42,20 +42,20 @@ impl Events<'_> {
     fn bmc(&mut self) {
         let (now, world) = (self.now, self.world);
         if world.down {
-            self.may("BMC falls silent", |x| x.bmc = Bmc::Down);
+            self.may("BMC falls silent", |x| (x.bmc, x.witnessed) = (Bmc::Down, false));
             if now.bmc == Bmc::Down {
                 self.may("BMC is back", |x| x.bmc = Bmc::Up);
             }
         }
         if world.locked {
-            self.may("BMC refuses our credentials", |x| x.bmc = Bmc::Locked);
+            self.may("BMC refuses our credentials", |x| (x.bmc, x.witnessed) = (Bmc::Locked, false));
             if now.bmc == Bmc::Locked {
                 self.may("Secret corrected", |x| (x.bmc, x.edited) = (Bmc::Up, true));
                 self.may("Secret edited, still wrong", |x| x.edited = true);
             }
         }
         if world.hearsay_any && now.on {
-            self.may("BMC restarts, says Off", |x| x.bmc = Bmc::Hearsay);
+            self.may("BMC restarts, says Off", |x| (x.bmc, x.witnessed) = (Bmc::Hearsay, false));
         }
         if now.pend_off > 0 {
             self.may("off lands late", |x| {
@@ -122,7 +122,7 @@ impl Events<'_> {
         }
         if now.gone && now.cr < world.crs {
             self.may("NEW CR", |x| {
-                x.next_remediation();
+                x.next_remediation(&world);
                 (x.old, x.new, x.proc, x.excused) = (Pod::Bound, false, x.on, false);
                 if world.volumes {
                     x.volume = Volume::InUse;
@@ -368,7 +368,7 @@ impl State {
             }
             Deed::HandOver if world.successor => {
                 let off_sent = self.off_sent && world.inherits;
-                self.next_remediation();
+                self.next_remediation(world);
                 self.off_sent = off_sent;
             }
             Deed::HandOver => (self.cordoned, self.other, self.heir) = (false, true, false),

@@ -2,56 +2,99 @@
 
 use std::collections::HashSet;
 
-use ringfence::decide::{Case, Claim};
+use ringfence::decide::{Case, Claim, Held, Member, Phase, Why, majority};
 
 use crate::explore::key;
 use crate::state::{Act, FRESH, IDLE, State};
 use crate::world::{CALM, Slip, World};
 
-/// Tells whether both machines can be off at once. `tainted_count`: a node that carries our taint counts as Ready.
-fn majority_lost(world: &World, tainted_count: bool) -> bool {
+/// How the other node is counted.
+type Count = fn(ours: Option<&Held>, others: &[Member]) -> bool;
+
+/// What came of two remediations that began at once.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Found {
+    /// Both machines were off at a time.
+    lost: bool,
+    /// Both wait, and neither will go on.
+    stuck: bool,
+}
+
+/// Explores every interleaving; the first node's claim is the older one, or the second's (taints have whole seconds, and
+/// leaders their own clocks).
+fn explore(world: &World, count: Count) -> Found {
     let start = State::starts(world)[0];
-    let mut todo = vec![[start, start]];
-    let mut seen = HashSet::new();
-    let mut lost = false;
-    while let Some(nodes) = todo.pop() {
-        if !seen.insert(nodes.map(|n| key(&n))) {
-            continue;
-        }
-        lost |= nodes.iter().all(|n| !n.on);
-        for i in [0, 1] {
-            let mut x = nodes;
-            let other_tainted = nodes[1 - i].cordoned;
-            let node = &mut x[i];
-            match node.hands[0].act {
-                Act::Idle if node.on => {
-                    node.quorum = tainted_count || !other_tainted;
-                    let view = node.view(world);
-                    let (act, case) = node.ask(0, view, world);
-                    node.hands[0] = FRESH;
-                    node.decided(0, act, &case, view, world);
-                }
-                Act::Idle | Act::Looked(_) => continue,
-                Act::Send(..) => {
-                    node.cut();
-                    node.hands[0] = IDLE;
-                }
-                Act::Enter(_) | Act::Do(_) | Act::Finish => node.fire(0, world),
+    let mut found = Found::default();
+    for older in [0, 1] {
+        let (mut todo, mut seen) = (vec![[start, start]], HashSet::new());
+        while let Some(nodes) = todo.pop() {
+            if !seen.insert(nodes.map(|n| key(&n))) {
+                continue;
             }
-            todo.push(x);
+            found.lost |= nodes.iter().all(|n| !n.on);
+            let mut changes = false;
+            for i in [0, 1] {
+                let mut x = nodes;
+                let held = |i: usize| {
+                    let since = (u64::from(i != older), String::new());
+                    nodes[i].cordoned.then_some(Held { since, phase: Some(nodes[i].phase) })
+                };
+                let others = [Member { ready: true, held: held(1 - i) }, Member { ready: true, held: None }];
+                let node = &mut x[i];
+                match node.hands[0].act {
+                    Act::Idle if node.on => {
+                        node.quorum = count(held(i).as_ref(), &others);
+                        let view = node.view(world);
+                        let (act, case) = node.ask(0, view, world);
+                        node.hands[0] = FRESH;
+                        node.decided(0, act, &case, view, world);
+                    }
+                    Act::Idle | Act::Looked(_) => continue,
+                    Act::Send(..) => {
+                        node.cut();
+                        node.hands[0] = IDLE;
+                    }
+                    Act::Enter(_) | Act::Do(_) | Act::Finish => node.fire(0, world),
+                }
+                changes |= x != nodes;
+                todo.push(x);
+            }
+            // Nothing to do: time passes, until that changes nothing either.
+            let mut later = nodes;
+            later.iter_mut().filter(|_| !changes).for_each(|n| n.tick(world));
+            found.stuck |= !changes && later == nodes && nodes.iter().all(|n| n.on);
+            todo.push(later);
         }
     }
-    lost
+    found
+}
+
+fn untainted(_: Option<&Held>, others: &[Member]) -> bool {
+    others.iter().all(|other| other.held.is_none())
+}
+
+/// The older claim alone goes first, as it once was.
+fn older(ours: Option<&Held>, others: &[Member]) -> bool {
+    let waits = |held: &Held| matches!(held.phase, Some(Phase::Halted { why: Why::Held(_), off: None, .. }));
+    others.iter().all(|other| {
+        other.held.as_ref().is_none_or(|theirs| waits(theirs) && ours.is_some_and(|ours| ours.since < theirs.since))
+    })
 }
 
 #[test]
 fn of_two_at_once_one_goes_ahead() {
-    assert!(!majority_lost(&CALM, false), "taint, then count the untainted: one at most goes ahead");
+    assert_eq!(explore(&CALM, majority), Found { lost: false, stuck: false });
 }
 
 #[test]
 fn counting_otherwise_loses_the_majority() {
-    let untainted: fn(&mut Case) = |c| c.claim = Claim::Ours;
-    assert!(majority_lost(&CALM, true), "whoever counts tainted nodes");
-    assert!(majority_lost(&World { slip: Slip::Case(untainted), ..CALM }, false), "whoever counts without a taint");
+    assert!(explore(&CALM, |_, _| true).lost, "whoever counts tainted nodes");
+    let claimed: fn(&mut Case) = |c| c.claim = Claim::Ours;
+    assert!(explore(&World { slip: Slip::Case(claimed), ..CALM }, majority).lost, "whoever counts without a taint");
+}
+
+#[test]
+fn counting_otherwise_waits_for_ever() {
+    assert_eq!(explore(&CALM, untainted), Found { lost: false, stuck: true }, "nobody goes first");
+    assert_eq!(explore(&CALM, older), Found { lost: false, stuck: true }, "one has begun, and the other is older");
 }

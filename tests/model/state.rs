@@ -135,6 +135,8 @@ pub struct State {
     /// They have changed since it halted.
     pub edited: bool,
     pub quorum: bool,
+    /// Preflight has read the machine ON, and has been answered ever since.
+    pub witnessed: bool,
     pub cordoned: bool,
     pub barrier: bool,
     pub sealed: bool,
@@ -186,6 +188,7 @@ impl State {
             unresolved: false,
             edited: false,
             quorum: true,
+            witnessed: world.preflight,
             cordoned: false,
             barrier: false,
             sealed: false,
@@ -206,7 +209,7 @@ impl State {
             excused: false,
             bad: None,
         };
-        let hearsay = State { bmc: Bmc::Hearsay, ..start };
+        let hearsay = State { bmc: Bmc::Hearsay, witnessed: false, ..start };
         if world.hearsay_first || world.hearsay_any { vec![start, hearsay] } else { vec![start] }
     }
 
@@ -321,11 +324,12 @@ impl State {
     }
 
     /// Another remediation of this node takes over, or comes later.
-    pub fn next_remediation(&mut self) {
+    pub fn next_remediation(&mut self, world: &World) {
         self.cr += 1;
         (self.phase, self.leave, self.gone) = (Phase::Accepted, Leave::No, false);
         (self.pinned_wrong, self.edited, self.heir, self.sealed, self.set) = (None, false, false, false, false);
         (self.sends, self.off_sent, self.gave_up) = (0, false, false);
+        self.witnessed = world.preflight && self.bmc == Bmc::Up && self.on;
         self.memories = [BLANK; 2];
     }
 }

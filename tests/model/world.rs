@@ -57,6 +57,8 @@ pub struct World {
     pub unresolved: bool,
     /// The quorum changes.
     pub quorum: bool,
+    /// Preflight has read the machine ON.
+    pub preflight: bool,
     /// The BMC says the machine's UUID.
     pub uuid: bool,
     /// The node is silent to the API server, and writes.
@@ -176,6 +178,7 @@ pub const BASE: World = World {
     no_plug: false,
     unresolved: false,
     quorum: false,
+    preflight: false,
     uuid: true,
     hung: true,
     wakes: false,
@@ -224,6 +227,15 @@ pub const WORLDS: &[(&str, World)] = &[
     ("order changed, same machine", SAME),
     ("order changed, same, off", World { restore: false, ..SAME }),
     ("quorum", World { quorum: true, locked: true, ..BASE }),
+    ("preflight", World { preflight: true, late: true, crs: 2, ..BASE }),
+    ("preflight, hearsay at any time", World { preflight: true, hearsay_any: true, lies: false, ..BASE }),
+    ("preflight, power fades", World { preflight: true, settle: true, wakes: true, ..BASE }),
+    ("preflight, hearsay, 2xx and nothing", World { preflight: true, hearsay_first: true, deaf: true, hung: false, ..BASE }),
+    ("preflight, owner", World { preflight: true, owner: true, late: true, ..BASE }),
+    ("preflight, witness: right device", World { preflight: true, uuid: false, hung: false, late: true, ..BASE }),
+    ("preflight, witness: wrong device", World { preflight: true, uuid: false, hung: false, ..WRONG }),
+    ("preflight, order corrected", World { preflight: true, orders: true, ..WRONG }),
+    ("preflight, two replicas", World { preflight: true, crs: 2, late: true, ..TWO }),
     ("volume", World { late: true, wakes: true, ..VOLUME }),
     ("volume, owner", World { owner: true, lies: false, ..VOLUME }),
     ("volume, out-of-service taint", World { owner: true, gc: true, lies: false, ..VOLUME }),

@@ -39,7 +39,7 @@ pub const MUTANTS: &[Mutant] = &[
     case("A2", "it starts anew while an on may be in flight", |c| {
         if let Phase::Halted { why: Why::NewOrder, rest, .. } = &mut c.phase { long_quiet(rest) }
     }, ("two replicas, orders", LIVE)),
-    case("A3", "the quorum is not counted", |c| c.quorum = true, ("quorum", "off without quorum")),
+    case("A3", "the quorum is not counted", |c| c.hold = None, ("quorum", "off without quorum")),
 
     // Isolate
     flaw("I1", "reboot is sent for off", Flaw::OffIsReboot, ("cycle: reboot", LIVE)),
@@ -76,6 +76,9 @@ pub const MUTANTS: &[Mutant] = &[
         if c.reading == Reading::Unknown { c.reading = READS_OFF }
     }, ("cycle: reboot", LIVE)),
     case("P1", "Off is not read again after the settle time", |c| c.policy.settle = 0, ("power fades", LIVE)),
+    case("P2", "an ON that preflight read counts although the BMC was silent since", |c| {
+        c.witnessed = true
+    }, ("cycle: reboot", LIVE)),
     case("P2", "any machine will do", |c| c.identity = Identity::Same, ("identity: wrong device", ELSEWHERE)),
     case("P2", "a wrong machine is a machine without a name", |c| {
         if c.identity == Identity::Other { c.identity = Identity::Unsaid }
