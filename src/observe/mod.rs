@@ -16,6 +16,7 @@ use std::time::Duration;
 use agents::SystemUuid;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, Client, ResourceExt};
+use tokio::time::Instant;
 
 pub use memory::{Memories, Series};
 pub use set::Left;
@@ -195,11 +196,16 @@ impl Observer {
         };
 
         let looks = phase.looks(claim, barrier, edited);
-        let (device, sight) = match (pinned.or(resolved.as_ref().ok().map(|now| &now.order)), &resolved) {
-            (Some(order), Ok(now)) => self.look(&uid, order, now, node.as_ref().filter(|_| !gone), looks).await,
+        let ours = node.as_ref().filter(|_| !gone);
+        let named = pinned.or(resolved.as_ref().ok().map(|now| &now.order));
+        let witnessed = named
+            .zip(ours.and_then(boot))
+            .is_some_and(|(order, boot)| self.devices.witnessed(order, boot, Instant::now()));
+        let (device, sight) = match (named, &resolved) {
+            (Some(order), Ok(now)) => self.look(&uid, order, now, ours, looks).await,
             (None, _) | (_, Err(_)) => (None, None),
         };
-        let identity = match (&sight, pinned.or(resolved.as_ref().ok().map(|now| &now.order))) {
+        let identity = match (&sight, named) {
             (Some(sight), Some(order)) => identity(order, sight),
             _ => Identity::Unsaid,
         };
@@ -218,7 +224,7 @@ impl Observer {
             other_on: false,
             life,
             hold,
-            witnessed: false,
+            witnessed,
             claim,
             heir: heir.is_some(),
             barrier,
