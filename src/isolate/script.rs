@@ -33,6 +33,8 @@ pub const AGENT_DIR: &str = "/usr/sbin";
 const MAX_NAME: usize = 64;
 /// A secret shorter than this is not looked for in what a script wrote: a flag's "1" is everywhere.
 const MIN_SECRET: usize = 2;
+/// What is shown in the place of a secret.
+const HIDDEN: &str = "[hidden]";
 
 /// The fence agents of one directory, and what they say of themselves: asked once, and then remembered. One that is broken
 /// disturbs no other, and is asked again.
@@ -240,14 +242,30 @@ fn input(agent: &str, target: &Target, parameters: &Parameters) -> Result<Secret
     }
 }
 
-/// Takes secrets out, as they are and as languages write them in quotes. Longer ones first: one may be part of another.
+/// Takes secrets out, as they are and as languages write them in quotes: every byte of each of them, also where one runs
+/// into another.
 fn masked(text: &str, secrets: &[SecretString]) -> String {
-    let mut all: Vec<String> = vec![];
+    let mut hidden = vec![false; text.len()];
     for secret in secrets.iter().map(ExposeSecret::expose_secret) {
-        all.extend([secret.to_owned(), secret.escape_debug().to_string(), secret.replace('\'', "\\'")]);
+        for form in forms(secret).iter().filter(|form| !form.is_empty()) {
+            let starts = (0..text.len()).filter(|at| text.as_bytes()[*at..].starts_with(form.as_bytes()));
+            starts.for_each(|at| hidden[at..at + form.len()].fill(true));
+        }
     }
-    all.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-    all.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "[hidden]"))
+    let mut shown = String::new();
+    for (at, letter) in text.char_indices() {
+        if !hidden[at] {
+            shown.push(letter);
+        } else if at == 0 || !hidden[at - 1] {
+            shown.push_str(HIDDEN);
+        }
+    }
+    shown
+}
+
+/// How a secret may be written.
+fn forms(secret: &str) -> [String; 3] {
+    [secret.to_owned(), secret.escape_debug().to_string(), secret.replace('\'', "\\'")]
 }
 
 #[cfg(test)]
