@@ -20,6 +20,8 @@ mod drivers;
 mod lead;
 #[path = "controller/leave.rs"]
 mod leave;
+#[path = "controller/nhc.rs"]
+mod nhc;
 #[path = "controller/quorum.rs"]
 mod quorum;
 #[path = "controller/truth.rs"]

@@ -9,6 +9,7 @@ pub mod demo;
 pub mod journal;
 pub mod kubelet;
 pub mod machine;
+pub mod nhc;
 pub mod operator;
 pub mod oracle;
 pub mod pki;

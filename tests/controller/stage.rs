@@ -64,6 +64,9 @@ impl Cluster {
         // For whoever wants to read the logs of a single test afterwards.
         let dir = std::env::var_os("RINGFENCE_TEST_DIR").map(PathBuf::from);
         let plane = ControlPlane::start(Options { timings, dir, ..Options::default() }).await?;
+        if permit.is_none() {
+            plane.apply_yaml(include_str!("foreign.yaml")).await?;
+        }
         let installed = testbed::operator::install(&plane).await?;
         let operator = Operator::start(Settings::new(&binary(), &installed, &plane.dir().join("operator.log")))?;
         Ok(Self { plane, operator, _permit: permit })
@@ -210,7 +213,13 @@ impl Remediation {
         let api: Api<FenceAgentsRemediation> = Api::namespaced(client.clone(), NAMESPACE);
         let object = with_kind("fence-agents-remediation.medik8s.io/v1alpha1", "FenceAgentsRemediation", object);
         let far = api.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
-        Ok(Self { api, name: far.name_any(), client: client.clone() })
+        Ok(Self::existing(client, &far.name_any()))
+    }
+
+    /// One that somebody else created.
+    pub fn existing(client: &Client, name: &str) -> Self {
+        let api = Api::namespaced(client.clone(), NAMESPACE);
+        Self { api, name: name.to_owned(), client: client.clone() }
     }
 
     pub async fn get(&self) -> Result<FenceAgentsRemediation> {
