@@ -16,6 +16,7 @@ use crate::cluster::{self, call};
 use crate::decide::{Effect, Phase, Power, Rest, Step, Why};
 use crate::devices::Devices;
 use crate::events::{Events, Kind};
+use crate::machine;
 use crate::marks;
 use crate::observe::{Memories, OFF, Scene};
 use crate::release::{self, Release};
@@ -29,6 +30,9 @@ const COMMAND: Duration = Duration::from_secs(10);
 /// The same for a script: it logs in (5 s, upstream's login_timeout), sends, and waits for the power to go itself (20 s, its
 /// power_timeout).
 const SCRIPT_COMMAND: Duration = Duration::from_secs(30);
+
+/// FAR's event about a remediation that names no node.
+const NODE_NOT_FOUND: &str = "NodeNotFound";
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +111,10 @@ impl Actor<'_> {
     }
 
     async fn first_status(&self, mut far: FenceAgentsRemediation) -> Result<Outcome, cluster::Error> {
-        let name = far.node_name().to_owned();
+        let (name, nowhere) = match machine::node_name(self.client, &far).await? {
+            Ok(name) => (name, None),
+            Err(nowhere) => (String::new(), Some(nowhere)),
+        };
         let node = match is_object_name(&name) {
             false => None,
             true => call("reading the Node", Api::<Node>::all(self.client.clone()).get_opt(&name)).await?,
@@ -130,14 +137,24 @@ impl Actor<'_> {
             self.write_status(&far).await?;
             return Ok(Outcome::Went);
         }
-        status::enter(status, Phase::Accepted, now);
-        status::tell(status, &format!("accepted; about to look at {name}"), vec![], now);
+        // L3 at once: there is no node to decide on.
+        let (phase, message) = match &nowhere {
+            Some(nowhere) => {
+                (Phase::Halted { why: Why::NodeGone, off: None, rest: Rest::UNTOUCHED }, nowhere.to_string())
+            }
+            None => (Phase::Accepted, format!("accepted; about to look at {name}")),
+        };
+        status::enter(status, phase, now);
+        status::tell(status, &message, vec![], now);
         let standing =
-            Standing { phase: Phase::Accepted, released: false, restored: false, code: "", message: "", generation };
+            Standing { phase, released: false, restored: false, code: NODE_NOT_FOUND, message: &message, generation };
         status::conditions(&mut status.conditions, standing, now);
         self.write_status(&far).await?;
-        tracing::info!("accepted");
-        self.say(&far, None, About::Remediation, Kind::Normal, "RemediationStarted", "Remediation started");
+        tracing::info!("{message}");
+        match nowhere {
+            Some(_) => self.say(&far, None, About::Remediation, Kind::Warning, NODE_NOT_FOUND, &message),
+            None => self.say(&far, None, About::Remediation, Kind::Normal, "RemediationStarted", "Remediation started"),
+        }
         Ok(Outcome::Went)
     }
 

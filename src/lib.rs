@@ -7,6 +7,7 @@
 //! - [`api`]: the custom resources; data only.
 //! - [`decide`]: the whole policy, one pure function; [`decide::Proof`] is the only licence to release.
 //! - [`isolate`]: ways to be sure that a node can't write; the trait and its laws.
+//! - [`machine`]: which node a remediation is about, where only its Machine knows.
 //! - [`resolve`]: spec and Secrets → which device is told what, with which credentials.
 //! - [`devices`]: what this process remembers of devices; one session per BMC.
 //! - [`observe`]: reads the world of one remediation → [`decide::Case`].
@@ -31,6 +32,7 @@ pub mod devices;
 pub mod events;
 pub mod isolate;
 pub mod lease;
+pub mod machine;
 pub mod marks;
 pub mod observe;
 pub mod release;

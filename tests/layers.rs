@@ -28,6 +28,7 @@ const LAYERS: &[Layer] = &[
     // An isolator serves any remediator: it has never heard of a remediation.
     Layer { module: "isolate", may: &["decide::Reading", "decide::Identity"], not: CLUSTER },
     Layer { module: "resolve", may: &["api", "clock", "cluster"], not: &["reqwest", "std::process"] },
+    Layer { module: "machine", may: &["api", "cluster"], not: DEVICES },
     // Takes a proof, and can't look for itself.
     Layer { module: "release", may: &["clock", "cluster", "decide::Proof", "marks"], not: DEVICES },
     // Knows what devices said, and of no remediation.
@@ -47,6 +48,7 @@ const LAYERS: &[Layer] = &[
             "devices::Devices",
             "events",
             "isolate",
+            "machine",
             "marks",
             "release",
             "status",
