@@ -9,18 +9,19 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use secrecy::ExposeSecret as _;
 use tokio::io::AsyncWriteExt as _;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::timeout;
 
 use crate::bmc::{ipmi, redfish};
 use crate::machine::Machine;
 use crate::scratch::Scratch;
+use crate::wait::until;
 
 /// Agents that run at the same time where their memory is weighed: a rack's worth, and what the targets were set for.
 const AT_ONCE: usize = 50;
 /// One run; upstream's take a quarter of a second on an idle machine.
 const RUN: Duration = Duration::from_secs(120);
-/// Until all agents of [`AT_ONCE`] have asked: upstream's need some ten seconds of two cores.
+/// Until all agents of [`AT_ONCE`] are loaded, and until all have asked: upstream's need some ten seconds of two cores.
 const ALL_ASK: Duration = Duration::from_secs(300);
 /// Runs the program that it is given, on its own standard input, and prints when it began and ended (seconds since
 /// 1970), its exit code, and the processor time of the shell and of its children. bash knows both in good resolution.
@@ -105,11 +106,11 @@ impl Protocol {
     }
 }
 
-/// Both agents, a machine, and its BMC.
+/// Both agents, and a rack of [`AT_ONCE`] machines with their BMCs.
 struct Bench {
     ours: PathBuf,
     theirs: PathBuf,
-    machine: Arc<Machine>,
+    machines: Vec<Arc<Machine>>,
     bmc: Bmc,
     scratch: Scratch,
 }
@@ -117,6 +118,31 @@ struct Bench {
 enum Bmc {
     Redfish(Box<redfish::Face>),
     Ipmi(ipmi::Face),
+}
+
+impl Bmc {
+    /// Withholds the answers to what a status asks last.
+    fn hold(&self, machine: &Machine) {
+        match self {
+            Self::Redfish(face) => face.hold(machine, redfish::What::System),
+            Self::Ipmi(face) => face.hold(machine, ipmi::What::Status),
+        }
+    }
+
+    fn release(&self, machine: &Machine) {
+        match self {
+            Self::Redfish(face) => face.release(machine),
+            Self::Ipmi(face) => face.release(machine),
+        }
+    }
+
+    /// How often that was asked.
+    fn asked(&self, machine: &Machine) -> usize {
+        match self {
+            Self::Redfish(face) => face.count(machine, redfish::What::System),
+            Self::Ipmi(face) => face.count(machine, ipmi::What::Status),
+        }
+    }
 }
 
 impl Bench {
@@ -129,17 +155,16 @@ impl Bench {
         let scratch = Scratch::new("bench-agents")?;
         let ours = scratch.path().join(&agent);
         std::os::unix::fs::symlink(program, &ours)?;
-        let machine = Machine::new("node-1");
-        let machines = std::slice::from_ref(&machine);
+        let machines: Vec<_> = (1..=AT_ONCE).map(|number| Machine::new(&format!("node-{number}"))).collect();
         let bmc = match protocol {
             Protocol::Redfish => {
-                let face = redfish::Face::start(machines).await?;
+                let face = redfish::Face::start(&machines).await?;
                 fs::write(scratch.path().join("ca.pem"), face.ca_pem())?;
                 Bmc::Redfish(Box::new(face))
             }
-            Protocol::Ipmi => Bmc::Ipmi(ipmi::Face::start(machines).await?),
+            Protocol::Ipmi => Bmc::Ipmi(ipmi::Face::start(&machines).await?),
         };
-        Ok(Self { ours, theirs, machine, bmc, scratch })
+        Ok(Self { ours, theirs, machines, bmc, scratch })
     }
 
     async fn measure(&self, runs: usize) -> Result<Vec<Target>> {
@@ -147,27 +172,25 @@ impl Bench {
         let row = |what, of: [f64; 2], unit, part| Target { what, ours: of[0], theirs: of[1], unit, part };
         let status = self.turns(runs, "status", false).await?;
         let off = self.turns(runs, "off", true).await?;
-        let mut rows = vec![
+        let memory = [self.memory(&self.ours).await?, self.memory(&self.theirs).await?];
+        Ok(vec![
             row("status, wall", status.map(|figure| ms(figure.wall)), "ms", 8.0),
             row("status, CPU", status.map(|figure| ms(figure.cpu)), "ms", 15.0),
             row("off, wall", off.map(|figure| ms(figure.wall)), "ms", 8.0),
-        ];
-        if let Bmc::Redfish(face) = &self.bmc {
-            let memory = [self.memory(face, &self.ours).await?, self.memory(face, &self.theirs).await?];
-            rows.push(row("50 at once, PSS", memory.map(|bytes| bytes as f64 / f64::from(1 << 20)), "MiB", 20.0));
-        }
-        Ok(rows)
+            row("50 at once, PSS", memory.map(|bytes| bytes as f64 / f64::from(1 << 20)), "MiB", 20.0),
+        ])
     }
 
     /// Runs both in turns, and returns the medians: ours, theirs.
     async fn turns(&self, runs: usize, action: &str, off: bool) -> Result<[Figure; 2]> {
         let mut figures = [Vec::new(), Vec::new()];
+        let machine = &self.machines[0];
         // One more, for what the first reads from the disk.
         for run in 0..=runs {
             for (agent, figures) in [&self.ours, &self.theirs].into_iter().zip(&mut figures) {
-                self.machine.set_power(true, "bench");
-                let figure = self.time(agent, action).await?;
-                ensure!(self.machine.state().on != off, "{}: {action} did not do it", agent.display());
+                machine.set_power(true, "bench");
+                let figure = self.time(agent, machine, action).await?;
+                ensure!(machine.state().on != off, "{}: {action} did not do it", agent.display());
                 if run > 0 {
                     figures.push(figure);
                 }
@@ -179,10 +202,11 @@ impl Bench {
         }))
     }
 
-    async fn time(&self, agent: &Path, action: &str) -> Result<Figure> {
+    async fn time(&self, agent: &Path, machine: &Machine, action: &str) -> Result<Figure> {
         let mut command = Command::new("bash");
         command.arg("-c").arg(STOPWATCH).arg("stopwatch").arg(agent);
-        let child = self.start(&mut command, action).await?;
+        let (child, stdin) = self.start(&mut command, machine, action).await?;
+        drop(stdin);
         let output = timeout(RUN, child.wait_with_output()).await.context("an agent did not end")??;
         let text = String::from_utf8(output.stdout).context("reading the stopwatch")?;
         let figure = figure(&text).with_context(|| format!("reading the stopwatch: {text:?}"))?;
@@ -191,19 +215,34 @@ impl Bench {
         Ok(figure)
     }
 
-    /// The memory of [`AT_ONCE`] agents that all wait for their BMC, in bytes: shared pages are counted once.
-    async fn memory(&self, face: &redfish::Face, agent: &Path) -> Result<u64> {
-        self.machine.set_power(true, "bench");
-        face.hold(&self.machine, redfish::What::System);
-        let before = face.count(&self.machine, redfish::What::System);
-        let mut agents = Vec::new();
-        for _ in 0..AT_ONCE {
-            agents.push(self.start(&mut Command::new(agent), "status").await?);
+    /// The memory of [`AT_ONCE`] agents that all wait for their BMCs, in bytes, with the programs that they run: shared
+    /// pages are counted once.
+    async fn memory(&self, agent: &Path) -> Result<u64> {
+        let (mut agents, mut inputs, mut before) = (Vec::new(), Vec::new(), Vec::new());
+        for machine in &self.machines {
+            machine.set_power(true, "bench");
+            self.bmc.hold(machine);
+            before.push(self.bmc.asked(machine));
+            let (child, stdin) = self.start(&mut Command::new(agent), machine, "status").await?;
+            agents.push(child);
+            inputs.push(stdin);
         }
-        face.wait_for(&self.machine, redfish::What::System, before + AT_ONCE, ALL_ASK).await?;
-        let ids = agents.iter().filter_map(Child::id);
-        let weighed = ids.map(|id| weigh(&format!("/proc/{id}/smaps_rollup"))).sum::<Result<u64>>();
-        face.release(&self.machine);
+        let ids: Vec<_> = agents.iter().filter_map(Child::id).collect();
+        // They are told to begin when all are loaded: ipmitool waits for an answer for some seconds only.
+        until("all agents wait for the end of their options", ALL_ASK, async || {
+            let asleep = ids.iter().map(|id| is_asleep(*id)).collect::<Result<Vec<_>>>()?;
+            Ok(asleep.into_iter().all(|asleep| asleep).then_some(()))
+        })
+        .await?;
+        drop(inputs);
+        until("all agents wait for their BMCs", ALL_ASK, async || {
+            let mut asked =
+                self.machines.iter().zip(&before).map(|(machine, before)| self.bmc.asked(machine) > *before);
+            Ok(asked.all(|asked| asked).then_some(()))
+        })
+        .await?;
+        let weighed = ids.iter().map(|id| weigh(*id)).sum::<Result<u64>>();
+        self.machines.iter().for_each(|machine| self.bmc.release(machine));
         for agent in agents {
             let output = timeout(RUN, agent.wait_with_output()).await.context("an agent did not end")??;
             ensure!(output.status.success(), "an agent of many: {}", String::from_utf8_lossy(&output.stderr));
@@ -211,8 +250,8 @@ impl Bench {
         weighed
     }
 
-    /// Starts an agent, or what runs one, and gives it its options.
-    async fn start(&self, command: &mut Command, action: &str) -> Result<Child> {
+    /// Starts an agent, or what runs one, and tells it its options; it begins when its standard input ends.
+    async fn start(&self, command: &mut Command, machine: &Machine, action: &str) -> Result<(Child, ChildStdin)> {
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
         command.env("REQUESTS_CA_BUNDLE", self.scratch.path().join("ca.pem"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -220,13 +259,13 @@ impl Bench {
         let mut stdin = child.stdin.take().context("its standard input")?;
         let (port, username, password, own) = match &self.bmc {
             Bmc::Redfish(face) => {
-                let uri = format!("systems_uri={}\n", face.systems_uri(&self.machine));
+                let uri = format!("systems_uri={}\n", face.systems_uri(machine));
                 (face.port(), face.username(), face.password(), uri)
             }
             // Without a cipher, upstream's asks for the suites first.
             Bmc::Ipmi(face) => {
                 let own = "lanplus=1\ncipher=3\n".to_owned();
-                (face.port(&self.machine), face.username(), face.password(), own)
+                (face.port(machine), face.username(), face.password(), own)
             }
         };
         let lines = format!(
@@ -235,7 +274,7 @@ impl Bench {
             password.expose_secret()
         );
         stdin.write_all(lines.as_bytes()).await.context("telling it its options")?;
-        Ok(child)
+        Ok((child, stdin))
     }
 }
 
@@ -258,11 +297,20 @@ fn minutes(text: &str) -> Option<f64> {
     Some(minutes.parse::<f64>().ok()? * 60.0 + seconds.parse::<f64>().ok()?)
 }
 
-/// The proportional set size of a process, in bytes.
-fn weigh(rollup: &str) -> Result<u64> {
-    let text = fs::read_to_string(rollup).with_context(|| format!("reading {rollup}"))?;
+/// Tells whether a process waits for something (proc(5), `stat`: the state follows the name, which may hold anything).
+fn is_asleep(id: u32) -> Result<bool> {
+    let text = fs::read_to_string(format!("/proc/{id}/stat")).context("an agent has ended")?;
+    Ok(text.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S')))
+}
+
+/// The proportional set size of a process and its children, in bytes.
+fn weigh(id: u32) -> Result<u64> {
+    let rollup = format!("/proc/{id}/smaps_rollup");
+    let text = fs::read_to_string(&rollup).with_context(|| format!("reading {rollup}"))?;
     let pss = text.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    pss.map(|kib| kib * 1024).with_context(|| format!("no Pss in {rollup}"))
+    let own = pss.map(|kib| kib * 1024).with_context(|| format!("no Pss in {rollup}"))?;
+    let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).context("reading its children")?;
+    children.split_whitespace().map(|child| weigh(child.parse()?)).try_fold(own, |sum, child| Ok(sum + child?))
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
