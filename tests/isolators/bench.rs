@@ -36,6 +36,15 @@ pub enum Behaviour {
     Redfish(Vec<Fault>),
     Ipmi(Option<IpmiFault>),
     Script(Option<Misbehaviour>),
+    /// Nothing but that we have a wrong password.
+    WrongPassword(Protocol),
+}
+
+/// How a device is spoken to.
+pub enum Protocol {
+    Redfish,
+    Ipmi,
+    Script,
 }
 
 impl Row {
@@ -44,6 +53,7 @@ impl Row {
             Behaviour::Redfish(faults) => faults.is_empty(),
             Behaviour::Ipmi(fault) => fault.is_none(),
             Behaviour::Script(misbehaviour) => misbehaviour.is_none(),
+            Behaviour::WrongPassword(_) => false,
         }
     }
 
@@ -52,6 +62,7 @@ impl Row {
             Behaviour::Redfish(faults) => matches!(faults.as_slice(), [Fault::Hang]),
             Behaviour::Ipmi(fault) => *fault == Some(IpmiFault::Hang),
             Behaviour::Script(misbehaviour) => *misbehaviour == Some(Misbehaviour::Hangs),
+            Behaviour::WrongPassword(_) => false,
         }
     }
 }
@@ -72,6 +83,8 @@ pub fn table() -> Vec<Row> {
     let ms = Duration::from_millis;
     let script =
         |name, misbehaviour, when_on, when_off| Row { name, fault: Behaviour::Script(misbehaviour), when_on, when_off };
+    let wrong_password =
+        |name, of, when| Row { name, fault: Behaviour::WrongPassword(of), when_on: when, when_off: when };
     vec![
         redfish("honest", &[], &[Running], &[Isolated]),
         redfish("slow", &[Fault::Slow(Duration::from_millis(200))], &[Running], &[Isolated]),
@@ -136,6 +149,10 @@ pub fn table() -> Vec<Row> {
         script("script: OFF, exit 1", Some(Misbehaviour::Exits(1)), &[Unknown], &[Unknown]),
         // As for the BMC that lies.
         script("script: OFF untold", Some(Misbehaviour::Exits(2)), &[Off], &[Off]),
+        wrong_password("wrong password", Protocol::Redfish, &[Refused]),
+        wrong_password("IPMI: wrong password", Protocol::Ipmi, &[Refused]),
+        // A script fails in one way for all causes.
+        wrong_password("script: wrong password", Protocol::Script, &[Unknown]),
         script("script: tells its parameters", Some(Misbehaviour::Tells), &[Unknown], &[Unknown]),
     ]
 }
@@ -161,6 +178,9 @@ impl Bench {
             Behaviour::Redfish(faults) => Self::redfish(faults.clone()).await?,
             Behaviour::Ipmi(fault) => Self::ipmi(fault.clone()).await?,
             Behaviour::Script(misbehaviour) => Self::script(*misbehaviour).await?,
+            Behaviour::WrongPassword(Protocol::Redfish) => Self::redfish_as(wrong(), vec![]).await?,
+            Behaviour::WrongPassword(Protocol::Ipmi) => Self::ipmi_as(wrong(), None).await?,
+            Behaviour::WrongPassword(Protocol::Script) => Self::script_as(wrong(), Some("node-1"), None).await??,
         };
         // What can only end by its deadline need not be waited for longer.
         let never_speaks = row.when_on == [State::Unknown] && row.when_off == [State::Unknown];
@@ -168,10 +188,16 @@ impl Bench {
     }
 
     pub async fn redfish(faults: Vec<Fault>) -> Result<Self> {
+        Self::redfish_as(None, faults).await
+    }
+
+    /// With another password than the device's, if one is given; and so below.
+    async fn redfish_as(password: Option<SecretString>, faults: Vec<Fault>) -> Result<Self> {
         let machine = Machine::new("node-1");
         let face = Face::start(std::slice::from_ref(&machine)).await?;
         face.set_faults(&machine, faults);
-        let config = face.client_config(&machine);
+        let mut config = face.client_config(&machine);
+        config.credentials.password = password.unwrap_or(config.credentials.password);
         let device = Device {
             agent: "fence_redfish",
             address: config.base.as_str(),
@@ -184,12 +210,17 @@ impl Bench {
     }
 
     pub async fn ipmi(fault: Option<IpmiFault>) -> Result<Self> {
+        Self::ipmi_as(None, fault).await
+    }
+
+    async fn ipmi_as(password: Option<SecretString>, fault: Option<IpmiFault>) -> Result<Self> {
         let machine = Machine::new("node-1");
         let face = IpmiFace::start(std::slice::from_ref(&machine)).await?;
         let hears = matches!(fault, None | Some(IpmiFault::Slow(_) | IpmiFault::LieOff | IpmiFault::WrongIdentity(_)));
         face.set_faults(&machine, fault);
-        let agents::ipmi::Config { address, credentials, kg, suite, privilege, quirks, .. } =
+        let agents::ipmi::Config { address, mut credentials, kg, suite, privilege, quirks, .. } =
             face.client_config(&machine);
+        credentials.password = password.unwrap_or(credentials.password);
         let access = Access::Ipmi { credentials, kg, suite, privilege, quirks };
         let expect = SystemUuid::parse(&machine.uuid().to_string());
         let device = Device { agent: "fence_ipmilan", address: &address, plug: None, expect, access };
@@ -203,10 +234,19 @@ impl Bench {
 
     /// The inner error: the isolator could not be built for such a plug.
     pub async fn script_at(plug: Option<&str>, misbehaviour: Option<Misbehaviour>) -> Result<Result<Self>> {
+        Self::script_as(None, plug, misbehaviour).await
+    }
+
+    async fn script_as(
+        password: Option<SecretString>,
+        plug: Option<&str>,
+        misbehaviour: Option<Misbehaviour>,
+    ) -> Result<Result<Self>> {
         let machine = Machine::new("node-1");
         let outlets = Outlets::start(std::slice::from_ref(&machine)).await?;
         outlets.set_misbehaviour(misbehaviour);
-        let values = [("username", outlets.username().to_owned().into()), ("password", outlets.password().clone())];
+        let password = password.unwrap_or_else(|| outlets.password().clone());
+        let values = [("username", outlets.username().to_owned().into()), ("password", password)];
         let parameters = Parameters {
             values: values.map(|(name, value): (&str, SecretString)| (name.to_owned(), value)).into(),
             ip: Some("ip".to_owned()),
@@ -254,7 +294,7 @@ impl Bench {
             Kind::Ipmi(face, _) => face.password(),
             Kind::Script(outlets) => outlets.password(),
         };
-        ensure!(!text.contains(secret.expose_secret()), "a secret in {text}");
+        ensure!(!text.contains(secret.expose_secret()) && !text.contains("not-the-password"), "a secret in {text}");
         Ok(())
     }
 
@@ -308,4 +348,8 @@ impl Bench {
             outlets.processes().into_iter().flat_map(|pid| ["cmdline", "environ"].map(|f| format!("/proc/{pid}/{f}")));
         files.map(|file| String::from_utf8_lossy(&std::fs::read(file).unwrap_or_default()).into_owned()).collect()
     }
+}
+
+fn wrong() -> Option<SecretString> {
+    Some("not-the-password".to_owned().into())
 }
