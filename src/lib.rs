@@ -15,6 +15,7 @@
 //!   [`status`] (how a phase is persisted) and [`story`] (what people are told).
 //! - [`controller`]: watches; reconcile = observe → decide → act; [`lease`]: only while this process leads; [`sweep`]:
 //!   marks that outlived their remediation.
+//! - [`shadow`]: beside another operator, says what this one would have done; it can only read.
 //! - [`clock`], [`cluster`], [`events`], [`telemetry`]: time, calls to the API server, events, logs and health.
 //!
 //! # Invariants
@@ -37,6 +38,7 @@ pub mod marks;
 pub mod observe;
 pub mod release;
 pub mod resolve;
+pub mod shadow;
 pub mod status;
 pub mod story;
 pub mod sweep;

@@ -16,6 +16,7 @@ use ringfence::clock::Clock;
 use ringfence::controller::{self, Settings};
 use ringfence::isolate::{AGENT_DIR, Scripts};
 use ringfence::lease::{Standing, Times};
+use ringfence::shadow::{self, Eyes};
 use ringfence::telemetry::{self, LogFormat};
 use ringfence::{api, cluster};
 use tokio::signal::unix::{SignalKind, signal};
@@ -80,6 +81,10 @@ struct ControllerArgs {
     /// a remediation can do that then.
     #[arg(long)]
     allow_unsafe_parameters: bool,
+    /// Only watches another operator at work, and says in the log what Ringfence would have done and what proof there was:
+    /// nothing is written, no machine is commanded, and the lease is left alone.
+    #[arg(long)]
+    shadow: bool,
     /// How logs look.
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -127,12 +132,7 @@ async fn run(args: ControllerArgs) -> anyhow::Result<()> {
         }
         None => Config::incluster().context("not in a pod: give --kubeconfig")?,
     };
-    let client = cluster::client(config)?;
-    // In a container every process has the same number.
-    let identity = format!("{}_{}", args.identity.as_deref().unwrap_or("ringfence"), uuid::Uuid::new_v4());
     let scripts = Arc::new(Scripts::new(&args.agent_dir, args.allow_unsafe_parameters));
-    let settings = Settings { namespace: args.namespace, identity, times, scripts };
-
     let (standing, watched) = watch::channel(Standing::Follows);
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = async move {
@@ -141,11 +141,23 @@ async fn run(args: ControllerArgs) -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
     };
+    let health = async {
+        let served = telemetry::health(args.health_addr, watched).await;
+        served.with_context(|| format!("serving health on {}", args.health_addr))
+    };
+    if args.shadow {
+        return tokio::select! {
+            () = shadow::run(Eyes::open(config)?, Clock::system(), scripts, stop) => Ok(()),
+            served = health => served,
+        };
+    }
+    let client = cluster::client(config)?;
+    // In a container every process has the same number.
+    let identity = format!("{}_{}", args.identity.as_deref().unwrap_or("ringfence"), uuid::Uuid::new_v4());
+    let settings = Settings { namespace: args.namespace, identity, times, scripts };
     tokio::select! {
         () = controller::run(client, Clock::system(), settings, standing, stop) => Ok(()),
-        served = telemetry::health(args.health_addr, watched) => {
-            served.with_context(|| format!("serving health on {}", args.health_addr))
-        }
+        served = health => served,
     }
 }
 

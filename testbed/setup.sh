@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Provides what `make demo` and `make test` need and the machine lacks: the control plane (built from source) and the
-# real sushy-emulator (from PyPI); for the tests also Debian's fence agents, ipmitool, ipmi_sim and snmpd. Progress and what
+# real sushy-emulator (from PyPI); for the tests also upstream's fence-agents-remediation and kubectl (built from source),
+# Debian's fence agents, ipmitool, ipmi_sim and snmpd. Progress and what
 # is missing, with the one command that provides it, go to stderr.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -31,14 +32,17 @@ packages() { # packages PROGRAM=PACKAGE…: installs the packages whose program 
 }
 
 case ${1:-} in
-  demo) debian=() ;;
+  demo) debian=() programs=() ;;
   # fence-agents holds no programs in newer Debians, only dependencies; fence_ipmilan stands for it.
-  test) debian=(fence_ipmilan=fence-agents ipmitool=ipmitool ipmi_sim=openipmi snmpget=snmp snmpd=snmpd) ;;
+  test) debian=(fence_ipmilan=fence-agents ipmitool=ipmitool ipmi_sim=openipmi snmpget=snmp snmpd=snmpd) programs=(kubectl upstream) ;;
   *) echo "usage: setup.sh demo|test" >&2; exit 2 ;;
 esac
 
-# The one that takes minutes runs beside the others.
-controlplane/build.sh >/dev/null &
+# What takes minutes runs beside the others.
+{
+  controlplane/build.sh || exit 1
+  for program in "${programs[@]}"; do ./program.sh "$program" || exit 1; done
+} >/dev/null &
 build=$!
 trap 'kill "$build" 2>/dev/null || true' EXIT
 failed=0

@@ -24,6 +24,8 @@ mod leave;
 mod nhc;
 #[path = "controller/quorum.rs"]
 mod quorum;
+#[path = "controller/shadow.rs"]
+mod shadow;
 #[path = "controller/truth.rs"]
 mod truth;
 #[path = "controller/workloads.rs"]

@@ -38,6 +38,28 @@ const LAYERS: &[Layer] = &[
         may: &["api", "clock", "cluster", "decide", "devices", "isolate", "marks", "resolve", "status"],
         not: &["reqwest", "std::process"],
     },
+    // Only watches: no isolator to command, no event to publish, no release.
+    Layer {
+        module: "shadow",
+        may: &[
+            "api",
+            "clock",
+            "cluster",
+            "resolve",
+            "observe::self",
+            "observe::Error",
+            "observe::Observer",
+            "observe::Peek",
+            "observe::Preview",
+            "isolate::Scripts",
+            "isolate::Sight",
+            "isolate::State",
+            "decide::Identity",
+            "decide::Millis",
+            "decide::Policy",
+        ],
+        not: &["agents", "reqwest", "std::fs", "std::net", "std::process"],
+    },
     // Makes no choices: of observing it knows what was seen, not how to look; of deciding, the types.
     Layer {
         module: "act",

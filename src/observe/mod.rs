@@ -7,6 +7,7 @@
 
 mod memory;
 mod peers;
+mod preview;
 mod pulse;
 mod set;
 
@@ -19,6 +20,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio::time::Instant;
 
 pub use memory::{Memories, Series};
+pub use preview::{Peek, Preview};
 pub use set::Left;
 
 use crate::api::{Driver, DurationError, FenceAgentsRemediation, IdentityPolicy, Order as Pinned, Set};
@@ -122,6 +124,11 @@ pub struct Observer {
 }
 
 impl Observer {
+    /// Makes one for whoever only watches another operator: it shares with nobody what it remembers.
+    pub fn watching(client: Client, clock: Clock, scripts: Arc<Scripts>) -> Self {
+        Self { client, clock, memories: Memories::default(), devices: Arc::default(), scripts }
+    }
+
     /// Reads the world of the remediation `namespace/name`.
     ///
     /// # Errors

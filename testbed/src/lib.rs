@@ -19,5 +19,6 @@ pub mod rack;
 pub mod scratch;
 pub mod setup;
 pub mod stage;
+pub mod upstream;
 pub mod wait;
 pub mod workloads;

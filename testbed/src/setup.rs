@@ -33,6 +33,16 @@ pub async fn control_plane() -> anyhow::Result<PathBuf> {
     output("controlplane/build.sh", &[]).await
 }
 
+/// kubectl, of the control plane's version; built from source the first time.
+pub async fn kubectl() -> anyhow::Result<PathBuf> {
+    output("program.sh", &["kubectl"]).await
+}
+
+/// The manager of medik8s fence-agents-remediation, its manifests beside it in `config/`; built from source the first time.
+pub async fn upstream() -> anyhow::Result<PathBuf> {
+    output("program.sh", &["upstream"]).await
+}
+
 /// The Python environment with the packages that `requirements` pins, a path relative to `testbed/`; made the first
 /// time.
 pub async fn python(requirements: &str) -> anyhow::Result<PathBuf> {

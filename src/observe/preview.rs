@@ -1,0 +1,70 @@
+//! What a remediation would come down to, and what its machine says: for whoever only watches another operator.
+
+use k8s_openapi::api::core::v1::Node;
+
+use tokio::time::timeout_at;
+
+use super::{Error, LOOK, LOOK_SCRIPT, Observer, boot, identity};
+use crate::api::{Driver, FenceAgentsRemediation};
+use crate::decide::{Identity, Policy};
+use crate::devices::Asking;
+use crate::isolate::Sight;
+use crate::resolve::{self, Resolved};
+
+/// A remediation, as this operator would take it on.
+pub struct Preview {
+    /// Its Node; none if there is none.
+    pub node: Option<Node>,
+    /// Its numbers.
+    pub policy: Policy,
+    /// Its order, or why there is none.
+    pub resolved: Result<Resolved, resolve::Error>,
+}
+
+/// What was seen of a machine.
+pub struct Peek {
+    /// What it said.
+    pub sight: Sight,
+    /// Whose machine that is.
+    pub identity: Identity,
+    /// It was asked just now; else this is what is known without asking.
+    pub asked: bool,
+}
+
+impl Observer {
+    /// Resolves a remediation that is not ours.
+    ///
+    /// # Errors
+    /// [`Error`]; ask again.
+    pub async fn preview(&self, far: &FenceAgentsRemediation) -> Result<Preview, Error> {
+        let node = self.node(far.node_name()).await?;
+        let (policy, resolved) = self.spec(far, node.as_ref(), far.node_name()).await?;
+        Ok(Preview { node, policy, resolved })
+    }
+
+    /// Looks once at the machine of an order, and tells whose it is. It waits for its turn at the BMC, and does not try an
+    /// account there that was refused. The device is not given out: nothing can be commanded.
+    pub async fn peek(&self, uid: &str, node: Option<&Node>, order: &Resolved) -> Option<Peek> {
+        let whose = |sight: &Sight| identity(&order.order, sight);
+        let device = match self.look(uid, &order.order, order, node, false).await {
+            (Some(device), _) => device,
+            (None, sight) => return sight.map(|sight| Peek { identity: whose(&sight), sight, asked: false }),
+        };
+        let account = self.devices.account(&order.access);
+        let asking = Asking { order: &order.order, account, asker: uid, inputs: &order.inputs };
+        let time = match order.order.driver {
+            Driver::Native => LOOK,
+            Driver::Script => LOOK_SCRIPT,
+        };
+        let look = |by| async move {
+            if let Some(sight) = self.devices.refusal(&asking) {
+                return Peek { identity: Identity::Unsaid, sight, asked: false };
+            }
+            let sight = timeout_at(by, device.look(by)).await;
+            let sight = sight.unwrap_or_else(|_| Sight::failed(&agents::Error::Deadline { doing: "looking" }));
+            self.devices.saw(&asking, node.and_then(boot), &sight);
+            Peek { identity: whose(&sight), sight, asked: true }
+        };
+        self.devices.idle(&order.order, time, look).await
+    }
+}
