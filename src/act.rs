@@ -288,7 +288,7 @@ impl Actor<'_> {
                 self.write_status(&far).await?;
             }
             // It waits for something else now: one cause was put right, and the next one shows.
-            phase @ Phase::Halted { why: Why::Unresolved | Why::Busy, .. } => {
+            phase @ Phase::Halted { why: Why::Unresolved | Why::Busy | Why::Held(_), .. } => {
                 let told = story::tell(scene, phase, None, self.clock.now());
                 if status.message.as_deref() != Some(&told.message) {
                     self.tell_again(scene, phase, &told).await?;

@@ -30,7 +30,7 @@ use crate::devices::Devices;
 use crate::events::{Events, Kind};
 use crate::isolate::Scripts;
 use crate::lease::{Elector, LEASE, Standing, Times};
-use crate::observe::{self, Memories, Observer, Seen};
+use crate::observe::{self, Holds, Memories, Observer, Seen};
 use crate::status::LEADING;
 use crate::sweep;
 
@@ -56,6 +56,8 @@ pub struct Settings {
     pub times: Times,
     /// The fence agents' scripts.
     pub scripts: Arc<Scripts>,
+    /// The namespace in which medik8s' operators lease nodes.
+    pub node_leases: String,
 }
 
 /// Runs the operator until `stop` resolves, then gives the lease up.
@@ -67,14 +69,15 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) {
     let (events, publisher) = Events::new(clock.clone(), settings.identity.clone());
-    let Settings { namespace, identity, times, scripts } = settings;
+    let Settings { namespace, identity, times, scripts, node_leases } = settings;
+    let holds = Arc::new(Holds::new(node_leases));
     let elector = Elector::new(client.clone(), clock.clone(), namespace.clone(), identity.clone(), times);
     let standings = standing.subscribe();
     tokio::select! {
         biased;
         () = stop => tracing::info!("stopping"),
         () = elector.run(standing.clone()) => {}
-        () = lead(client.clone(), clock, events, scripts, standings) => {}
+        () = lead(client.clone(), clock, events, scripts, holds, standings) => {}
         () = publisher.run(client.clone()) => {}
     }
     // Everything that was under way is being cancelled: whoever leads next finds it in status, and what is still in flight
@@ -91,6 +94,7 @@ async fn lead(
     clock: Clock,
     events: Events,
     scripts: Arc<Scripts>,
+    holds: Arc<Holds>,
     mut standing: watch::Receiver<Standing>,
 ) {
     let devices = Arc::<Devices>::default();
@@ -98,8 +102,15 @@ async fn lead(
         let now = standing.borrow_and_update().clone();
         let work = match &now {
             Standing::Leads => {
-                let work =
-                    reconcile_all(client.clone(), clock.clone(), events.clone(), devices.clone(), scripts.clone());
+                let observer = Observer {
+                    client: client.clone(),
+                    clock: clock.clone(),
+                    memories: Memories::default(),
+                    devices: devices.clone(),
+                    scripts: scripts.clone(),
+                    holds: holds.clone(),
+                };
+                let work = reconcile_all(observer, events.clone());
                 futures::future::join(work, sweep::run(&client, &events)).map(drop).boxed()
             }
             Standing::Follows => futures::future::pending().boxed(),
@@ -122,11 +133,10 @@ struct Context {
     wake: mpsc::Sender<ObjectRef<Guarded>>,
 }
 
-async fn reconcile_all(client: Client, clock: Clock, events: Events, devices: Arc<Devices>, scripts: Arc<Scripts>) {
-    let api: Api<Guarded> = Api::all(client.clone());
+async fn reconcile_all(observer: Observer, events: Events) {
+    let api: Api<Guarded> = Api::all(observer.client.clone());
     let (wake, woken) = mpsc::channel(WAKE_QUEUE);
     let woken = futures::stream::unfold(woken, |mut woken| async { woken.recv().await.map(|object| (object, woken)) });
-    let observer = Observer { client, clock, memories: Memories::default(), devices, scripts };
     let context = Arc::new(Context { observer, events, failures: Mutex::default(), wake });
     Controller::new(api, watcher::Config::default())
         .reconcile_on(woken)

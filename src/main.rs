@@ -81,6 +81,9 @@ struct ControllerArgs {
     /// a remediation can do that then.
     #[arg(long)]
     allow_unsafe_parameters: bool,
+    /// The namespace in which medik8s' operators lease the nodes that they work on.
+    #[arg(long, env = "LEASE_NAMESPACE", default_value = "medik8s-leases")]
+    node_lease_namespace: String,
     /// Only watches another operator at work, and says in the log what Ringfence would have done and what proof there was:
     /// nothing is written, no machine is commanded, and the lease is left alone.
     #[arg(long)]
@@ -154,7 +157,8 @@ async fn run(args: ControllerArgs) -> anyhow::Result<()> {
     let client = cluster::client(config)?;
     // In a container every process has the same number.
     let identity = format!("{}_{}", args.identity.as_deref().unwrap_or("ringfence"), uuid::Uuid::new_v4());
-    let settings = Settings { namespace: args.namespace, identity, times, scripts };
+    let node_leases = args.node_lease_namespace;
+    let settings = Settings { namespace: args.namespace, identity, times, scripts, node_leases };
     tokio::select! {
         () = controller::run(client, Clock::system(), settings, standing, stop) => Ok(()),
         served = health => served,

@@ -22,6 +22,8 @@ mod lead;
 mod leave;
 #[path = "controller/nhc.rs"]
 mod nhc;
+#[path = "controller/others.rs"]
+mod others;
 #[path = "controller/quorum.rs"]
 mod quorum;
 #[path = "controller/shadow.rs"]

@@ -5,6 +5,7 @@
 //! could contradict the reading (Lease, heartbeat) after it, and the remediation once more at the end. If that has moved,
 //! look again.
 
+mod holds;
 mod memory;
 mod peers;
 mod preview;
@@ -19,6 +20,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, Client, ResourceExt};
 use tokio::time::Instant;
 
+pub use holds::Holds;
 pub use memory::{Memories, Series};
 pub use preview::{Peek, Preview};
 pub use set::Left;
@@ -121,12 +123,15 @@ pub struct Observer {
     pub devices: Arc<Devices>,
     /// The agents' scripts.
     pub scripts: Arc<Scripts>,
+    /// Who else may be at work on a node.
+    pub holds: Arc<Holds>,
 }
 
 impl Observer {
     /// Makes one for whoever only watches another operator: it shares with nobody what it remembers.
     pub fn watching(client: Client, clock: Clock, scripts: Arc<Scripts>) -> Self {
-        Self { client, clock, memories: Memories::default(), devices: Arc::default(), scripts }
+        let holds = Arc::new(Holds::new(String::new()));
+        Self { client, clock, memories: Memories::default(), devices: Arc::default(), scripts, holds }
     }
 
     /// Reads the world of the remediation `namespace/name`.

@@ -80,6 +80,11 @@ impl Observer {
         if excluded {
             return Ok((Some(Hold::Excluded), None));
         }
+        if let Some(node) = node
+            && let Some((hold, who)) = self.holds.on(&self.client, node, self.clock.timestamp()).await?
+        {
+            return Ok((Some(hold), Some(who)));
+        }
         let quorum = self.quorum(far, phase, node).await?;
         Ok(((!quorum).then_some(Hold::Quorum), None))
     }
