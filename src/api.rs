@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use duration::{DurationError, parse_duration};
 pub use status::{
     FenceAgentsRemediationStatus, FenceAgentsRemediationTemplateStatus, NodeIdentity, Operation, Order, ProofRecord,
-    Set, SetPod, TIMELINE_MAX, TimelineEntry,
+    Set, SetPod, TIMELINE_MAX, TemplateNode, TimelineEntry,
 };
 
 /// Names the node that a CR is about; set by NHC and MHC. Its presence counts, not its value.
@@ -151,7 +151,13 @@ pub struct FenceAgentsRemediationSpec {
     namespaced,
     status = "FenceAgentsRemediationTemplateStatus",
     derive = "PartialEq",
-    doc = "FenceAgentsRemediationTemplate is what NodeHealthCheck makes FenceAgentsRemediations from."
+    doc = "FenceAgentsRemediationTemplate is what NodeHealthCheck makes FenceAgentsRemediations from.",
+    printcolumn(name = "AGENT", type_ = "string", json_path = ".spec.template.spec.agent"),
+    printcolumn(name = "NODES", type_ = "integer", json_path = ".status.total"),
+    printcolumn(name = "READY", type_ = "integer", json_path = ".status.ready"),
+    printcolumn(name = "FAILED", type_ = "integer", json_path = ".status.failed"),
+    printcolumn(name = "LASTCHECK", type_ = "date", json_path = ".status.lastCheck"),
+    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct FenceAgentsRemediationTemplateSpec {
@@ -249,6 +255,9 @@ pub struct NodeParameters(pub BTreeMap<String, BTreeMap<String, String>>);
 /// A remediation as it is listed and watched: one that can't be read (upstream's schema lets a missing spec pass) must not
 /// make all the others unreadable, nor bring the whole answer into a log.
 pub type Guarded = kube::core::DeserializeGuard<FenceAgentsRemediation>;
+
+/// A template as it is listed and watched, for the same reason.
+pub type GuardedTemplate = kube::core::DeserializeGuard<FenceAgentsRemediationTemplate>;
 
 impl FenceAgentsRemediation {
     /// Returns the name of the node to fence: the annotation's value if the key exists, even empty, else the CR's name.

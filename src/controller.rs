@@ -32,7 +32,7 @@ use crate::isolate::Scripts;
 use crate::lease::{Elector, LEASE, Standing, Times};
 use crate::observe::{self, Holds, Memories, Observer, Seen};
 use crate::status::LEADING;
-use crate::sweep;
+use crate::{preflight, sweep};
 
 /// First pause after an error; doubled with each one in a row.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
@@ -58,6 +58,8 @@ pub struct Settings {
     pub scripts: Arc<Scripts>,
     /// The namespace in which medik8s' operators lease nodes.
     pub node_leases: String,
+    /// How devices are asked before anything happens.
+    pub preflight: preflight::Settings,
 }
 
 /// Runs the operator until `stop` resolves, then gives the lease up.
@@ -69,7 +71,7 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) {
     let (events, publisher) = Events::new(clock.clone(), settings.identity.clone());
-    let Settings { namespace, identity, times, scripts, node_leases } = settings;
+    let Settings { namespace, identity, times, scripts, node_leases, preflight } = settings;
     let holds = Arc::new(Holds::new(node_leases));
     let elector = Elector::new(client.clone(), clock.clone(), namespace.clone(), identity.clone(), times);
     let standings = standing.subscribe();
@@ -77,7 +79,7 @@ pub async fn run(
         biased;
         () = stop => tracing::info!("stopping"),
         () = elector.run(standing.clone()) => {}
-        () = lead(client.clone(), clock, events, scripts, holds, standings) => {}
+        () = lead(client.clone(), clock, events, scripts, holds, preflight, standings) => {}
         () = publisher.run(client.clone()) => {}
     }
     // Everything that was under way is being cancelled: whoever leads next finds it in status, and what is still in flight
@@ -95,6 +97,7 @@ async fn lead(
     events: Events,
     scripts: Arc<Scripts>,
     holds: Arc<Holds>,
+    settings: preflight::Settings,
     mut standing: watch::Receiver<Standing>,
 ) {
     let devices = Arc::<Devices>::default();
@@ -111,7 +114,9 @@ async fn lead(
                     holds: holds.clone(),
                 };
                 let work = reconcile_all(observer, events.clone());
-                futures::future::join(work, sweep::run(&client, &events)).map(drop).boxed()
+                let (clock, devices, scripts) = (clock.clone(), devices.clone(), scripts.clone());
+                let check = preflight::run(client.clone(), clock, events.clone(), devices, scripts, settings);
+                futures::future::join3(work, check, sweep::run(&client, &events)).map(drop).boxed()
             }
             Standing::Follows => futures::future::pending().boxed(),
             Standing::Foreign(namespace) => refuse(&client, &clock, &events, namespace).boxed(),

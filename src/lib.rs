@@ -16,6 +16,7 @@
 //! - [`controller`]: watches; reconcile = observe → decide → act; [`lease`]: only while this process leads; [`sweep`]:
 //!   marks that outlived their remediation.
 //! - [`shadow`]: beside another operator, says what this one would have done; it can only read.
+//! - [`preflight`]: whether each node could be fenced, asked before it has to be.
 //! - [`clock`], [`cluster`], [`events`], [`telemetry`]: time, calls to the API server, events, logs and health.
 //!
 //! # Invariants
@@ -36,6 +37,7 @@ pub mod lease;
 pub mod machine;
 pub mod marks;
 pub mod observe;
+pub mod preflight;
 pub mod release;
 pub mod resolve;
 pub mod shadow;

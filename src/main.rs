@@ -18,7 +18,7 @@ use ringfence::isolate::{AGENT_DIR, Scripts};
 use ringfence::lease::{Standing, Times};
 use ringfence::shadow::{self, Eyes};
 use ringfence::telemetry::{self, LogFormat};
-use ringfence::{api, cluster};
+use ringfence::{api, cluster, preflight};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -88,6 +88,13 @@ struct ControllerArgs {
     /// nothing is written, no machine is commanded, and the lease is left alone.
     #[arg(long)]
     shadow: bool,
+    /// How often each node's device is asked, for every template, whether the node could be fenced; 0s: never. Devices that
+    /// are asked through a script are asked ten times as rarely.
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    preflight_period: Duration,
+    /// Sets the Node condition ringfence.dev/PoweredOff where a Lease is stale and the machine's power is read Off.
+    #[arg(long)]
+    detect_power_loss: bool,
     /// How logs look.
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -158,7 +165,10 @@ async fn run(args: ControllerArgs) -> anyhow::Result<()> {
     // In a container every process has the same number.
     let identity = format!("{}_{}", args.identity.as_deref().unwrap_or("ringfence"), uuid::Uuid::new_v4());
     let node_leases = args.node_lease_namespace;
-    let settings = Settings { namespace: args.namespace, identity, times, scripts, node_leases };
+    let period = Some(args.preflight_period).filter(|period| !period.is_zero());
+    anyhow::ensure!(period.is_some() || !args.detect_power_loss, "--detect-power-loss needs --preflight-period");
+    let preflight = preflight::Settings { period, detect: args.detect_power_loss };
+    let settings = Settings { namespace: args.namespace, identity, times, scripts, node_leases, preflight };
     tokio::select! {
         () = controller::run(client, Clock::system(), settings, standing, stop) => Ok(()),
         served = health => served,

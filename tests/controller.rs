@@ -24,6 +24,8 @@ mod leave;
 mod nhc;
 #[path = "controller/others.rs"]
 mod others;
+#[path = "controller/preflight.rs"]
+mod preflight;
 #[path = "controller/quorum.rs"]
 mod quorum;
 #[path = "controller/shadow.rs"]

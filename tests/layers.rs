@@ -60,6 +60,12 @@ const LAYERS: &[Layer] = &[
         ],
         not: &["agents", "reqwest", "std::fs", "std::net", "std::process"],
     },
+    // Asks, and can neither decide, command nor release.
+    Layer {
+        module: "preflight",
+        may: &["api", "clock", "cluster", "devices", "events", "isolate", "resolve"],
+        not: &["reqwest", "std::process"],
+    },
     // Makes no choices: of observing it knows what was seen, not how to look; of deciding, the types.
     Layer {
         module: "act",

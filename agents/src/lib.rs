@@ -82,6 +82,15 @@ pub struct Status {
     pub source: String,
 }
 
+/// What a look found that also asked whether commands would be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// The reading.
+    pub status: Status,
+    /// Why the machine could not be switched off and on, as far as that shows without trying.
+    pub lacks: Option<Error>,
+}
+
 /// An order to a machine's power.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -99,6 +108,14 @@ pub trait PowerSwitch: Send + Sync {
     ///
     /// Errors: whatever kept us from a reading; no error is ever "probably off".
     fn status(&self, by: Instant) -> impl Future<Output = Result<Status, Error>> + Send;
+
+    /// Reads as [`status`](Self::status) does, and makes sure, as far as that shows without a command, that a command would
+    /// be taken. No command is sent.
+    ///
+    /// Errors: as [`status`](Self::status).
+    fn ready(&self, by: Instant) -> impl Future<Output = Result<Ready, Error>> + Send {
+        async move { Ok(Ready { status: self.status(by).await?, lacks: None }) }
+    }
 
     /// Sends one command, at most once.
     ///

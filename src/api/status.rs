@@ -268,4 +268,62 @@ pub struct FenceAgentsRemediationTemplateStatus {
     /// Nodes whose parameters passed the status query.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub validation_passed: BTreeMap<String, String>,
+    /// Whether each node could be fenced now, by name; the first thousand, those that could not before the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub nodes: Vec<TemplateNode>,
+    /// How many nodes there are.
+    #[serde(default)]
+    pub total: i64,
+    /// How many of them could be fenced.
+    #[serde(default)]
+    pub ready: i64,
+    /// How many of them could not.
+    #[serde(default)]
+    pub failed: i64,
+    /// When a device was last asked; written with the next change, or after some minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
+    pub last_check: Option<Time>,
+}
+
+/// What is known of one node through one template.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TemplateNode {
+    /// The Node's name.
+    pub name: String,
+    /// Whether it could be fenced: its device answers, to this account, and is its own.
+    #[serde(default)]
+    pub ready: bool,
+    /// A stable code: `Ready`, or why not.
+    #[serde(default)]
+    pub reason: String,
+    /// The same in words, where there is more to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::string")]
+    pub message: Option<String>,
+    /// The fence agent.
+    #[serde(default)]
+    pub agent: String,
+    /// The implementation that asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Driver")]
+    pub driver: Option<Driver>,
+    /// What the device last said of the power: `On`, `Off`, or its own words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::string")]
+    pub power: Option<String>,
+    /// The UUID that the device gave for the machine.
+    #[serde(default, rename = "systemUUID", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::string")]
+    pub system_uuid: Option<String>,
+    /// When the device was last asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
+    pub checked_at: Option<Time>,
+    /// How long it took to answer, as a Go duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::string")]
+    pub latency: Option<String>,
 }

@@ -9,7 +9,7 @@ mod script;
 
 use agents::ipmi::{self, Ipmi};
 use agents::redfish::{Config, Redfish};
-use agents::{Access, SystemUuid};
+use agents::{Access, Ready, SystemUuid};
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 use url::Url;
@@ -23,7 +23,7 @@ pub use script::{AGENT_DIR, Scripts};
 /// Each is held against every isolator and every fault in `tests/isolators.rs`.
 /// - **Commands don't testify, only `look` does.** `Ok` of a command means "accepted".
 /// - Commands are idempotent: sent twice, they do what they do once.
-/// - `look` changes nothing.
+/// - `look` and `ready` change nothing.
 /// - `look` says [`State::Isolated`] only on positive evidence from a device that names its machine. An Off that names none
 ///   is [`State::Off`]; silence is [`State::Unknown`].
 /// - A command is not sent to a device that says it belongs to another machine than the expected one.
@@ -35,6 +35,8 @@ pub trait Isolator: Send + Sync {
     fn isolate(&self, by: Instant) -> BoxFuture<'_, Result<(), agents::Error>>;
     /// Reads how it is.
     fn look(&self, by: Instant) -> BoxFuture<'_, Sight>;
+    /// Reads how it is, and whether it could be cut off and given back; sends no command.
+    fn ready(&self, by: Instant) -> BoxFuture<'_, Result<Ready, agents::Error>>;
     /// Orders the machine given back: power on.
     fn restore(&self, by: Instant) -> BoxFuture<'_, Result<(), agents::Error>>;
 }

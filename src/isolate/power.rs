@@ -1,6 +1,6 @@
 //! Isolation by power: any [`PowerSwitch`] of `agents` (Redfish, later IPMI).
 
-use agents::{Command, Error, PowerState, PowerSwitch, Status, SystemUuid};
+use agents::{Command, Error, PowerState, PowerSwitch, Ready, Status, SystemUuid};
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
@@ -27,6 +27,10 @@ impl<S: PowerSwitch> Isolator for PowerIsolator<S> {
 
     fn look(&self, by: Instant) -> BoxFuture<'_, Sight> {
         Box::pin(async move { self.switch.status(by).await.map_or_else(|error| Sight::failed(&error), Sight::from) })
+    }
+
+    fn ready(&self, by: Instant) -> BoxFuture<'_, Result<Ready, Error>> {
+        Box::pin(self.switch.ready(by))
     }
 
     fn restore(&self, by: Instant) -> BoxFuture<'_, Result<(), Error>> {

@@ -172,6 +172,21 @@ async fn a_viewer_may_look_and_not_touch() {
     assert_eq!(bench.face.sessions(&bench.machine), 0, "also a session that failed is closed");
 }
 
+/// What preflight asks: a session that may look, and could not switch, is told apart without a command.
+#[tokio::test]
+async fn ready_says_whether_the_privilege_would_do() {
+    let bench = Bench::new([]).await;
+    for (privilege, lacks) in
+        [(Privilege::User, Some("BMCPrivilegeTooLow")), (Privilege::Operator, None), (Privilege::Administrator, None)]
+    {
+        let client = bench.client(|config| config.privilege = privilege);
+        let ready = client.ready(Instant::now() + SOON).await.expect("a reading");
+        assert_eq!(ready.status.power, PowerState::On);
+        assert_eq!(ready.lacks.map(|error| error.label()), lacks, "{privilege:?}");
+    }
+    assert!(bench.face.commands(&bench.machine).is_empty());
+}
+
 #[tokio::test]
 async fn the_suite_that_worked_is_remembered() {
     let bench = Bench::with(Options { suites: vec![3], ..Options::default() }, []).await;

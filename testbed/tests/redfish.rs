@@ -411,6 +411,37 @@ async fn openbmc_must_not_be_contradicted_by_its_chassis() {
     assert_eq!(other.face.count(&other.machine, What::Chassis), 0, "elsewhere the chassis is not asked");
 }
 
+/// What preflight asks: it finds what a command would meet, and sends none.
+#[tokio::test]
+async fn ready_says_what_a_command_would_meet() {
+    const HARD: &[&str] = &["ForceOff", "ForceOn"];
+    const GRACEFUL: &[&str] = &["On", "GracefulShutdown"];
+    const NO_ON: &[&str] = &["ForceOff"];
+    let bench = Bench::new([]).await;
+    let lacks = |fault: Option<Fault>| {
+        bench.face.set_fault(&bench.machine, fault);
+        async {
+            let ready = bench.client.ready(Instant::now() + SOON).await.expect("a reading");
+            assert_eq!(
+                (ready.status.power, ready.status.system_uuid),
+                (PowerState::On, Some(uuid(bench.machine.uuid())))
+            );
+            ready.lacks.map(|error| error.label())
+        }
+    };
+    for well in [None, Some(Fault::Offers(&[])), Some(Fault::OffersInActionInfo(HARD)), Some(Fault::Offers(HARD))] {
+        assert_eq!(lacks(well.clone()).await, None, "{well:?}");
+    }
+    for fault in [Fault::Offers(GRACEFUL), Fault::OffersInActionInfo(GRACEFUL), Fault::Offers(NO_ON), Fault::NoReset] {
+        assert_eq!(lacks(Some(fault.clone())).await, Some("BMCResetNotOffered"), "{fault:?}");
+    }
+    assert_eq!(lacks(Some(Fault::ForeignTarget)).await, Some("BMCForeignLink"));
+    bench.face.set_fault(&bench.machine, Some(Fault::Unauthorized));
+    let refused = bench.client.ready(Instant::now() + SOON).await.expect_err("no reading");
+    assert_eq!(refused.label(), "BMCAuthFailed");
+    assert!(bench.commands().is_empty());
+}
+
 #[tokio::test]
 async fn only_what_is_offered_is_sent() {
     let graceful: &[&str] = &["On", "GracefulShutdown", "PushPowerButton"];

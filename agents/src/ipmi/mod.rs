@@ -26,7 +26,7 @@ use self::line::Line;
 use self::packet::{APP, CHASSIS};
 use self::session::{Login, Reply};
 use crate::error::clean;
-use crate::{Command, Credentials, Error, PowerState, PowerSwitch, Status, SystemUuid};
+use crate::{Command, Credentials, Error, PowerState, PowerSwitch, Ready, Status, SystemUuid};
 
 /// Bytes of a user's name, at most (section 22.28).
 pub(crate) const MAX_USER: usize = 16;
@@ -275,6 +275,15 @@ impl PowerSwitch for Ipmi {
         let status = self.read(&mut line, before_closing(by)).await;
         line.close(by).await;
         status
+    }
+
+    /// The session has the privilege that was asked for, or there is none; Chassis Control takes an operator's (appendix G).
+    async fn ready(&self, by: Instant) -> Result<Ready, Error> {
+        let status = self.status(by).await?;
+        let privilege = self.login.privilege;
+        let lacks = (privilege < Privilege::Operator)
+            .then(|| Error::PrivilegeTooLow { doing: "switch the power", privilege: privilege.name() });
+        Ok(Ready { status, lacks })
     }
 
     /// Caveats: over UDP "at most once" can't be had. A power down that nobody answers is sent again, inside of the same

@@ -21,7 +21,7 @@ use url::{Host, Url};
 use self::http::{Call, Channel, Found, same_path};
 use self::products::Product;
 use crate::error::clean;
-use crate::{Command, Credentials, Error, PowerState, PowerSwitch, Status, SystemUuid, Tls};
+use crate::{Command, Credentials, Error, PowerState, PowerSwitch, Ready, Status, SystemUuid, Tls};
 
 /// Chassis read for one system, at most. Real systems list one or two.
 const MAX_CHASSIS: usize = 8;
@@ -155,6 +155,44 @@ impl Redfish {
         }
     }
 
+    /// Makes a reading of the system that has just been read.
+    async fn read(&self, call: &mut Call<'_>, url: &Url, system: &schema::System) -> Result<Status, Error> {
+        let read_at = Instant::now();
+        let power = match system.power.as_deref() {
+            Some("On") => PowerState::On,
+            Some("Off") => self.confirm_off(call, url, system).await?,
+            Some(other) => PowerState::Other(clean(other, 40)),
+            None => {
+                return Err(Error::Protocol { doing: "reading the system", reason: "it has no PowerState".into() });
+            }
+        };
+        let system_uuid = system.uuid.as_deref().and_then(SystemUuid::parse);
+        tracing::debug!(%url, ?power, "read the system");
+        Ok(Status { power, system_uuid, read_at, source: url.to_string() })
+    }
+
+    /// Makes sure that the system offers what switches it off and on.
+    async fn takes_commands(&self, call: &mut Call<'_>, url: &Url, reset: Option<&schema::Reset>) -> Result<(), Error> {
+        const DOING: &str = "reading what resets the system offers";
+        let reset = reset.ok_or_else(|| not_offered(Command::Off, &[]))?;
+        self.target(url, reset, Command::Off, DOING)?;
+        let offered = self.offered(call, url, reset).await?;
+        chosen(Command::Off, offered.as_deref())?;
+        chosen(Command::On, offered.as_deref())?;
+        Ok(())
+    }
+
+    /// Where commands are sent to.
+    fn target(&self, url: &Url, reset: &schema::Reset, command: Command, doing: &'static str) -> Result<Url, Error> {
+        let target = reset.target.as_deref().ok_or_else(|| not_offered(command, &[]))?;
+        let target = self.channel.resolve(url, target, doing)?;
+        if !is_part_of(&target, url) {
+            let reason = format!("the Reset of {} is at {}", url.path(), target.path());
+            return Err(Error::Protocol { doing, reason: clean(&reason, 200) });
+        }
+        Ok(target)
+    }
+
     /// Takes an Off at its word, unless the product is one that says Off for other reasons.
     async fn confirm_off(&self, call: &mut Call<'_>, url: &Url, system: &schema::System) -> Result<PowerState, Error> {
         match self.product(call, url, system).await? {
@@ -214,24 +252,6 @@ impl Redfish {
         Ok(product)
     }
 
-    /// Chooses the reset type: the first wanted one that is offered.
-    async fn reset_type(
-        &self,
-        call: &mut Call<'_>,
-        url: &Url,
-        reset: &schema::Reset,
-        command: Command,
-    ) -> Result<&'static str, Error> {
-        let wanted = reset_types(command);
-        let Some(offered) = self.offered(call, url, reset).await?.filter(|offered| !offered.is_empty()) else {
-            return Ok(wanted[0]); // It doesn't say what it takes: it will say so if it doesn't take this.
-        };
-        match wanted.iter().find(|want| offered.iter().any(|offer| offer == *want)) {
-            Some(want) => Ok(want),
-            None => Err(not_offered(command, &offered)),
-        }
-    }
-
     /// The reset types the system offers, from the action itself or from its ActionInfo.
     async fn offered(
         &self,
@@ -266,18 +286,15 @@ impl PowerSwitch for Redfish {
     async fn status(&self, by: Instant) -> Result<Status, Error> {
         let mut call = self.channel.call(by);
         let (url, system) = self.system(&mut call).await?;
-        let read_at = Instant::now();
-        let power = match system.power.as_deref() {
-            Some("On") => PowerState::On,
-            Some("Off") => self.confirm_off(&mut call, &url, &system).await?,
-            Some(other) => PowerState::Other(clean(other, 40)),
-            None => {
-                return Err(Error::Protocol { doing: "reading the system", reason: "it has no PowerState".into() });
-            }
-        };
-        let system_uuid = system.uuid.as_deref().and_then(SystemUuid::parse);
-        tracing::debug!(%url, ?power, "read the system");
-        Ok(Status { power, system_uuid, read_at, source: url.to_string() })
+        self.read(&mut call, &url, &system).await
+    }
+
+    async fn ready(&self, by: Instant) -> Result<Ready, Error> {
+        let mut call = self.channel.call(by);
+        let (url, system) = self.system(&mut call).await?;
+        let status = self.read(&mut call, &url, &system).await?;
+        let lacks = self.takes_commands(&mut call, &url, system.actions.reset.as_ref()).await.err();
+        Ok(Ready { status, lacks })
     }
 
     async fn command(&self, command: Command, expect: Option<&SystemUuid>, by: Instant) -> Result<(), Error> {
@@ -294,13 +311,8 @@ impl PowerSwitch for Redfish {
             Command::On => "sending On",
         };
         let reset = system.actions.reset.ok_or_else(|| not_offered(command, &[]))?;
-        let target = reset.target.as_deref().ok_or_else(|| not_offered(command, &[]))?;
-        let target = self.channel.resolve(&url, target, doing)?;
-        if !is_part_of(&target, &url) {
-            let reason = format!("the Reset of {} is at {}", url.path(), target.path());
-            return Err(Error::Protocol { doing, reason: clean(&reason, 200) });
-        }
-        let reset_type = self.reset_type(&mut call, &url, &reset, command).await?;
+        let target = self.target(&url, &reset, command, doing)?;
+        let reset_type = chosen(command, self.offered(&mut call, &url, &reset).await?.as_deref())?;
         let document = json!({ "ResetType": reset_type }).to_string();
         let sent = call.post(&target, document.into(), doing).await;
         tracing::debug!(%target, reset_type, ?sent, "sent a reset");
@@ -324,6 +336,18 @@ fn reset_types(command: Command) -> &'static [&'static str] {
     match command {
         Command::Off => &["ForceOff"],
         Command::On => &["On", "ForceOn"],
+    }
+}
+
+/// Chooses the reset type: the first wanted one that is offered.
+fn chosen(command: Command, offered: Option<&[String]>) -> Result<&'static str, Error> {
+    let wanted = reset_types(command);
+    let Some(offered) = offered.filter(|offered| !offered.is_empty()) else {
+        return Ok(wanted[0]); // It doesn't say what it takes: it will say so if it doesn't take this.
+    };
+    match wanted.iter().find(|want| offered.iter().any(|offer| offer == *want)) {
+        Some(want) => Ok(want),
+        None => Err(not_offered(command, offered)),
     }
 }
 

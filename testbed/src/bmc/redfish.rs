@@ -65,6 +65,9 @@ struct Shared {
     log: watch::Sender<Vec<Request>>,
     connections: watch::Sender<usize>,
     accepted: AtomicUsize,
+    /// Requests being answered now, and the most there ever were.
+    answering: AtomicUsize,
+    most: AtomicUsize,
     /// What goes on without a connection: a command that was received is carried out, whether its sender waits or not.
     work: Mutex<JoinSet<()>>,
 }
@@ -94,6 +97,8 @@ impl Face {
             log: watch::Sender::default(),
             connections: watch::Sender::default(),
             accepted: AtomicUsize::new(0),
+            answering: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
             work: Mutex::default(),
         });
         let mut server = JoinSet::new();
@@ -207,6 +212,11 @@ impl Face {
                 self.count(machine, what)
             ),
         }
+    }
+
+    /// The most requests that it has ever been answering at one time, over all machines.
+    pub fn most_at_once(&self) -> usize {
+        self.shared.most.load(Ordering::Relaxed)
     }
 
     /// How many connections it has accepted so far.

@@ -99,6 +99,23 @@ impl Drop for Open {
     }
 }
 
+/// Counts a request while it is answered: whoever asks has its answer later than that.
+struct Answering<'a>(&'a Shared);
+
+impl<'a> Answering<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        let now = shared.answering.fetch_add(1, Ordering::Relaxed) + 1;
+        shared.most.fetch_max(now, Ordering::Relaxed);
+        Self(shared)
+    }
+}
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        self.0.answering.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 async fn serve(mut stream: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>, _open: Open) {
     if !shared.units.is_empty() && shared.units.values().all(|unit| unit.is_dead()) {
         return swallow(&mut stream).await;
@@ -119,6 +136,7 @@ async fn swallow(stream: &mut TcpStream) {
 
 /// Answers a request; `before` is how many came before it on this connection.
 async fn answer(request: http::Request<Incoming>, shared: &Arc<Shared>, before: usize) -> Result<Answer, Dropped> {
+    let _answering = Answering::new(shared);
     let (head, body) = request.into_parts();
     let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| Dropped)?.to_bytes();
     let path = head.uri.path();
