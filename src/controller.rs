@@ -180,7 +180,8 @@ async fn reconcile(far: Arc<Guarded>, context: Arc<Context>) -> Result<Action, s
         }
     };
     let uid = far.uid().unwrap_or_default();
-    let span = tracing::info_span!("remediation", node = far.node_name(), uid);
+    let pinned = far.status.as_ref().and_then(|status| status.node.as_ref()).map(|node| node.name.as_str());
+    let span = tracing::info_span!("remediation", node = pinned.unwrap_or_else(|| far.node_name()), uid);
     Ok(async {
         match settle(far, &context).await {
             Ok(action) => {

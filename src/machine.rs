@@ -15,6 +15,9 @@ const GROUPS: [&str; 2] = ["machine.openshift.io", "cluster.x-k8s.io"];
 /// Why the Machine of a remediation gives no node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoNode {
+    /// NHC's controller of MachineHealthChecks writes an empty annotation for a Machine without a node.
+    #[error("the annotation {NODE_NAME_ANNOTATION} is empty: whoever made this remediation knows no node for it")]
+    Unnamed,
     /// An owner reference knows no namespace but the object's own.
     #[error("there is no Machine {0} beside this remediation, which names it as its owner")]
     Missing(String),
@@ -44,7 +47,10 @@ pub async fn node_name(
     let owners = far.owner_references().iter();
     let machines: Vec<_> = owners.filter(|owner| is_machine(&owner.api_version, &owner.kind)).collect();
     let owner = match machines.as_slice() {
-        _ if far.annotations().contains_key(NODE_NAME_ANNOTATION) => return Ok(Ok(far.node_name().to_owned())),
+        _ if far.annotations().contains_key(NODE_NAME_ANNOTATION) => {
+            let name = far.node_name();
+            return Ok(if name.is_empty() { Err(NoNode::Unnamed) } else { Ok(name.to_owned()) });
+        }
         [] => return Ok(Ok(far.node_name().to_owned())),
         [owner] => owner,
         several => return Ok(Err(NoNode::Several(several.len()))),
@@ -93,7 +99,7 @@ mod tests {
             (json!([]), json!({}), on("worker-1"), found("m-1")),
             (json!([]), annotated("worker-2"), on("worker-1"), found("worker-2")),
             (good(), annotated("worker-2"), on("worker-1"), found("worker-2")),
-            (good(), annotated(""), on("worker-1"), found("")),
+            (good(), annotated(""), on("worker-1"), Err(NoNode::Unnamed)),
             (good(), json!({}), on("worker-1"), found("worker-1")),
             (json!([owner(OPENSHIFT, "uid-1")]), json!({}), on("worker-1"), found("worker-1")),
             // Somebody else's idea of a Machine.

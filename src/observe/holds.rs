@@ -141,7 +141,14 @@ impl Holds {
             return Ok(known.kinds);
         }
         let at = Instant::now();
-        let groups = call("listing the API groups", client.list_api_groups()).await?.groups;
+        let groups = match call("listing the API groups", client.list_api_groups()).await {
+            Ok(list) => list.groups,
+            Err(error) if error.is_refused() => {
+                tracing::warn!(error = error.story(), "no remediation of another kind is waited for");
+                vec![]
+            }
+            Err(error) => return Err(error),
+        };
         let mut kinds = vec![];
         for kind in &KINDS {
             let Some(group) = groups.iter().find(|group| group.name == kind.group) else { continue };

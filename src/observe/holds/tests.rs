@@ -105,6 +105,14 @@ async fn an_api_server_that_does_not_answer_decides_nothing() {
     server.holds.on(&server.client, &node(json!({})), now).await.expect_err("nobody knows");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_may_not_be_read_holds_nothing_up() {
+    let denied = || json!({"kind": "Status", "code": 403, "reason": "Forbidden", "message": "no"});
+    let lease = "/apis/coordination.k8s.io/v1/namespaces/leases/leases/node-worker-1";
+    let server = Server::new([("/apis", denied()), (lease, denied())]);
+    assert_eq!(server.hold(&node(json!({}))).await, None);
+}
+
 #[test]
 fn the_operator_may_list_every_kind() {
     let rbac = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/rbac.yaml")).expect("the file");
