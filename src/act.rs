@@ -10,7 +10,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::api::{Driver, FINALIZER, FenceAgentsRemediation, NodeIdentity, ProofRecord};
+use crate::api::{Driver, FINALIZER, FenceAgentsRemediation, NodeIdentity, ProofRecord, RemediationStrategy};
 use crate::clock::{Clock, millis, timestamp};
 use crate::cluster::{self, call};
 use crate::decide::{Effect, Phase, Power, Rest, Step, Why};
@@ -126,6 +126,7 @@ impl Actor<'_> {
             boot_id_before: info.map(|info| info.boot_id.clone()),
             name: name.clone(),
         };
+        self.adopt(&far, node.as_ref()).await?;
         let now = self.clock.timestamp();
         let generation = far.metadata.generation;
         let status = far.status.get_or_insert_default();
@@ -156,6 +157,19 @@ impl Actor<'_> {
             None => self.say(&far, None, About::Remediation, Kind::Normal, "RemediationStarted", "Remediation started"),
         }
         Ok(Outcome::Went)
+    }
+
+    /// An out-of-service taint that FAR put there becomes our barrier, before its word for it is overwritten: it is to come off
+    /// as ours do (S1), and not to be taken for an administrator's.
+    async fn adopt(&self, far: &FenceAgentsRemediation, node: Option<&Node>) -> Result<(), cluster::Error> {
+        let released = far.status.as_ref().is_some_and(status::is_released_by_far);
+        let fars = released && far.spec.remediation_strategy == RemediationStrategy::OutOfServiceTaint;
+        let Some((node, patch)) = node.filter(|_| fars).and_then(|node| Some((node, marks::adopt(node)?))) else {
+            return Ok(());
+        };
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let (name, patch) = (node.name_any(), Patch::Merge(patch));
+        call("taking FAR's taint over", nodes.patch(&name, &PatchParams::default(), &patch)).await.map(drop)
     }
 
     /// Writes a phase by compare-and-swap, with everything that people and NHC read of it.

@@ -22,6 +22,8 @@ pub const BARRIER: &str = "ringfence.dev/barrier";
 /// "UID/entry" of the remediation that last sealed the node (S2). It stays: the last trace of the last remediation.
 pub const SEAL: &str = "ringfence.dev/seal";
 
+/// Key of the NoExecute taint of FAR up to 0.6. Later ones put another there, and leave this one behind.
+const OLD_TAINT: &str = "medik8s.io/fence-agents-remediation";
 const NO_SCHEDULE: &str = "NoSchedule";
 const NO_EXECUTE: &str = "NoExecute";
 
@@ -97,6 +99,32 @@ pub fn unclaim(node: &Node, uid: &str, entry: i64) -> Value {
     patch(node, json!({ CLAIM: null, BARRIER: null, SEAL: seal_of(uid, entry) }), Some(taints))
 }
 
+/// Makes the out-of-service taint that FAR put there our barrier, which is taken down as any of ours; `None` if there is none,
+/// or if it is ours already. The taint says nobody's name: that it is FAR's, the caller must know.
+pub fn adopt(node: &Node) -> Option<Value> {
+    let foreign = out_of_service(node) && !node.annotations().contains_key(BARRIER);
+    foreign.then(|| patch(node, json!({ BARRIER: OUT_OF_SERVICE_TAINT }), None))
+}
+
+/// Tells whether a node that is Ready carries an out-of-service taint that is not ours: Kubernetes then takes its volumes
+/// away while it runs.
+pub fn out_of_service_though_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let ready = conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
+    ready && out_of_service(node) && !node.annotations().contains_key(BARRIER)
+}
+
+/// Tells whether the node carries the NoExecute taint of FAR up to 0.6.
+pub fn has_old_taint(node: &Node) -> bool {
+    taints(node).iter().any(|taint| is(taint, OLD_TAINT, NO_EXECUTE))
+}
+
+/// Takes the NoExecute taint of FAR up to 0.6 off.
+pub fn without_old_taint(node: &Node) -> Value {
+    let taints = taints(node).iter().filter(|taint| !is(taint, OLD_TAINT, NO_EXECUTE)).cloned().collect();
+    patch(node, json!({}), Some(taints))
+}
+
 /// Takes everything of ours off a node whose remediation no longer exists.
 pub fn abandon(node: &Node) -> Value {
     let ours = |t: &Taint| is(t, REMEDIATION_TAINT, NO_SCHEDULE) || is_barrier(node, t);
@@ -106,6 +134,11 @@ pub fn abandon(node: &Node) -> Value {
 
 fn taints(node: &Node) -> &[Taint] {
     node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default()
+}
+
+fn out_of_service(node: &Node) -> bool {
+    let fars = |t: &Taint| is(t, OUT_OF_SERVICE_TAINT, NO_EXECUTE) && t.value.as_deref() == Some(OUT_OF_SERVICE_VALUE);
+    taints(node).iter().any(fars)
 }
 
 fn is(taint: &Taint, key: &str, effect: &str) -> bool {
@@ -185,6 +218,42 @@ mod tests {
         let patch = retract(&node);
         apply(&mut node, patch);
         assert!(taints(&node).is_empty() && !node.annotations().contains_key(BARRIER));
+    }
+
+    /// What FAR left behind is told from an administrator's, and becomes ours only when the caller knows that it is FAR's.
+    #[test]
+    fn what_far_left_is_found_and_adopted() {
+        let admins = json!({ "key": OUT_OF_SERVICE_TAINT, "effect": "NoExecute", "value": "mine" });
+        let fars = json!({ "key": OUT_OF_SERVICE_TAINT, "effect": "NoExecute", "value": OUT_OF_SERVICE_VALUE });
+        assert!(adopt(&node(&json!([admins]))).is_none() && adopt(&node(&json!([]))).is_none());
+        let mut left = node(&json!([fars]));
+        assert!(!barred(&left) && !out_of_service_though_ready(&left), "as long as the node is down");
+        left.status = serde_json::from_value(json!({"conditions": [{"type": "Ready", "status": "True"}]})).unwrap();
+        assert!(out_of_service_though_ready(&left));
+        let patch = adopt(&left).expect("there is one");
+        assert_eq!(patch["metadata"]["resourceVersion"], "7");
+        apply(&mut left, patch);
+        assert!(barred(&left) && adopt(&left).is_none() && !out_of_service_though_ready(&left));
+        let patch = retract(&left);
+        apply(&mut left, patch);
+        assert!(taints(&left).is_empty());
+    }
+
+    #[test]
+    fn the_old_taint_goes_alone() {
+        let others = json!([
+            { "key": OLD_TAINT, "effect": "NoSchedule" },
+            { "key": REMEDIATION_TAINT, "effect": "NoSchedule" }
+        ]);
+        assert!(!has_old_taint(&node(&others)), "the effect is part of it");
+        let mut all = others.as_array().unwrap().clone();
+        all.push(json!({ "key": OLD_TAINT, "effect": "NoExecute" }));
+        let mut old = node(&json!(all));
+        assert!(has_old_taint(&old));
+        let patch = without_old_taint(&old);
+        assert_eq!(patch["metadata"]["resourceVersion"], "7");
+        apply(&mut old, patch);
+        assert_eq!(serde_json::to_value(taints(&old)).unwrap(), others);
     }
 
     /// S2: a patch without the version that was read could land on a Node that has changed since.

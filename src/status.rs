@@ -219,6 +219,11 @@ pub fn is_over(status: &Status) -> bool {
     status.phase.is_none() && status.conditions.iter().any(|c| c.type_ == PROCESSING && c.status == "False")
 }
 
+/// Tells whether FAR, which writes no phase, has begun to release this remediation's workloads.
+pub fn is_released_by_far(status: &Status) -> bool {
+    status.phase.is_none() && status.conditions.iter().any(|c| c.type_ == ACTION && c.status == "True")
+}
+
 /// Returns the phase's name, as `status.phase` has it.
 pub fn name(phase: Phase) -> &'static str {
     match phase {

@@ -5,6 +5,8 @@
 
 #[path = "controller/held.rs"]
 mod held;
+#[path = "controller/site.rs"]
+mod site;
 #[path = "controller/stage.rs"]
 mod stage;
 
@@ -20,6 +22,8 @@ mod drivers;
 mod lead;
 #[path = "controller/leave.rs"]
 mod leave;
+#[path = "controller/migration.rs"]
+mod migration;
 #[path = "controller/nhc.rs"]
 mod nhc;
 #[path = "controller/others.rs"]
