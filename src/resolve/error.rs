@@ -111,13 +111,11 @@ pub enum Error {
         /// The other.
         other: &'static str,
     },
-    /// A template that is none, or not of the one form that is known.
-    #[error("invalid NodeTemplate syntax in {at}")]
+    /// Templates that are none, or use more of the language than is known.
+    #[error("{}", templates(bad))]
     Template {
-        /// The parameter, or the Secret and its key.
-        at: String,
-        /// What is wrong with it.
-        source: TemplateError,
+        /// All of them: the parameter, or the Secret and its key, and what is wrong with it.
+        bad: Vec<(String, TemplateError)>,
     },
     /// A Secret that is named but not there.
     #[error("secret '{name}' not found in namespace '{namespace}'")]
@@ -231,4 +229,16 @@ impl Error {
     pub fn story(&self) -> String {
         self.source().map_or_else(|| self.to_string(), |source| format!("{self}: {source}"))
     }
+}
+
+/// A condition's message is for people: nobody reads more than a few.
+const SHOWN: usize = 8;
+
+fn templates(bad: &[(String, TemplateError)]) -> String {
+    let shown = bad.iter().take(SHOWN).map(|(at, error)| format!("invalid NodeTemplate syntax in {at}: {error}"));
+    let mut shown: Vec<_> = shown.collect();
+    if bad.len() > SHOWN {
+        shown.push(format!("and {} more", bad.len() - SHOWN));
+    }
+    shown.join("; ")
 }

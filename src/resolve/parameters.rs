@@ -1,6 +1,5 @@
 //! Which parameters a node has: those of the spec and those of its Secrets, in FAR's order of precedence.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -42,7 +41,7 @@ impl Value {
 /// Shared parameters and values of the shared Secret are templates; node parameters and the node's Secret are not.
 ///
 /// # Errors
-/// When a template is bad, a name is given twice, a node parameter has no value for this node and no other source has
+/// When templates are bad (all are named), a name is given twice, a node parameter has no value for this node and no other source has
 /// one either, or nothing that chooses the machine is particular to this node. (An account or a time-out of its own is
 /// not enough: another node's remediation would hit the same machine.)
 pub(super) fn parameters(
@@ -53,12 +52,17 @@ pub(super) fn parameters(
     let mut particular = false;
     let chooses = |name: &str| names::chooses(&names::canonical(name));
 
+    let mut bad = Vec::new();
+
     let mut shared = Layer::of_spec();
     for (name, text) in &spec.shared_parameters.0 {
-        let text = template::render(text, node)
-            .map_err(|source| Error::Template { at: format!("shared parameter {name}"), source })?;
-        particular |= matches!(text, Cow::Owned(_)) && chooses(name);
-        shared.insert(name, &text)?;
+        match template::render(text, node) {
+            Ok(rendered) => {
+                particular |= rendered.names_node && chooses(name);
+                shared.insert(name, &rendered.text)?;
+            }
+            Err(error) => bad.push((format!("shared parameter {name}"), error)),
+        }
     }
 
     let mut own = Layer::of_spec();
@@ -77,14 +81,18 @@ pub(super) fn parameters(
     let mut shared = Layer::of_secret();
     if let Some(secret) = &secrets.shared {
         for (name, text) in &secret.values {
-            // The error itself is dropped: it may quote the value.
-            let text = template::render(text.expose_secret(), node).map_err(|_| Error::Template {
-                at: format!("key {name} of secret '{}'", secret.name),
-                source: TemplateError::InSecret,
-            })?;
-            particular |= matches!(text, Cow::Owned(_)) && chooses(name);
-            shared.insert(name, &text)?;
+            match template::render(text.expose_secret(), node) {
+                Ok(rendered) => {
+                    particular |= rendered.names_node && chooses(name);
+                    shared.insert(name, &rendered.text)?;
+                }
+                // The error itself is dropped: it may quote the value.
+                Err(_) => bad.push((format!("key {name} of secret '{}'", secret.name), TemplateError::InSecret)),
+            }
         }
+    }
+    if !bad.is_empty() {
+        return Err(Error::Template { bad });
     }
     let own = secrets.node.as_ref().map_or_else(|| Ok(Layer::of_secret()), Layer::raw)?;
     particular |= own.all.keys().any(|name| chooses(name));

@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 use super::*;
 use agents::Tls;
 
+mod far;
+
 const UUID: &str = "4C4C4544-0042-3510-8052-B4C04F4E4231";
 
 #[tokio::test]
@@ -465,6 +467,11 @@ impl Server {
         uuid: Option<&str>,
     ) -> Result<Resolved, Error> {
         resolve(self.client.clone(), far, "w1", uuid, &script::tests::catalogue(), Instant::now() + time).await
+    }
+
+    async fn resolve_for(&self, far: &FenceAgentsRemediation, node: &str) -> Result<Resolved, Error> {
+        let by = Instant::now() + Duration::from_secs(10);
+        resolve(self.client.clone(), far, node, None, &script::tests::catalogue(), by).await
     }
 
     /// Which Secrets were asked for, in the order of their names.
