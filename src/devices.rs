@@ -4,7 +4,8 @@
 //! Knows orders and sights. Must not know remediations, templates or policies. Losing it costs time, and one more try of a
 //! wrong password; never safety.
 //!
-//! - *One session per BMC.* BMCs have few sessions, and some lose one when another begins. Remediations go first.
+//! - *One session per BMC.* BMCs have few sessions, and some lose one when another begins. Whoever is in no hurry waits for all
+//!   others. Remediations wait for none: one machine of a chassis that hangs must not keep its neighbours from being fenced.
 //! - *Refusals.* A wrong password is tried once on a BMC, then not again before somebody changes something.
 //! - *Witnesses* (P2). A machine that was read On through an order, in this boot of its node, is the one behind it.
 
@@ -18,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use agents::Access;
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
@@ -45,8 +46,9 @@ pub struct Devices {
 /// Who may speak to one BMC.
 #[derive(Default)]
 struct Gate {
-    turn: tokio::sync::Mutex<()>,
-    /// Callers that are in a hurry: those who wait, and the one who speaks.
+    /// Shared by those in a hurry; the others have it alone.
+    turn: RwLock<()>,
+    /// Callers that are in a hurry, whether they wait or speak.
     urgent: watch::Sender<usize>,
 }
 
@@ -68,14 +70,15 @@ impl Drop for Hurry<'_> {
 
 impl Devices {
     /// Makes a call on behalf of a remediation: an idle look in flight at the same BMC is dropped, which leaves nothing
-    /// behind (a law of [`Isolator`](crate::isolate::Isolator)); another urgent call is waited for.
+    /// behind (a law of [`Isolator`](crate::isolate::Isolator)). Other urgent calls are not waited for.
     ///
-    /// `None` if it has not ended by `by`, waiting included; the call is dropped then, or was never begun.
+    /// `None` if it has not ended by `by`; the call is dropped then, or was never begun.
     pub async fn urgent<T>(&self, order: &Order, by: Instant, call: impl Future<Output = T>) -> Option<T> {
         let gate = self.gate(order);
         let _hurry = Hurry::new(&gate.urgent);
         let in_turn = async {
-            let _turn = gate.turn.lock().await;
+            // Idle ones let go of it, and of their place in the queue, as soon as they see the hurry.
+            let _turn = gate.turn.read().await;
             call.await
         };
         timeout_at(by, in_turn).await.ok()
@@ -91,7 +94,7 @@ impl Devices {
         let gate = self.gate(order);
         let mut urgent = gate.urgent.subscribe();
         let mut in_turn = pin!(async {
-            let _turn = gate.turn.lock().await;
+            let _turn = gate.turn.write().await;
             look(Instant::now() + time).await
         });
         tokio::select! {

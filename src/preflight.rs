@@ -101,7 +101,8 @@ struct Preflight {
     nodes: Arc<Nodes>,
     /// Nodes that a remediation is at work on.
     busy: BTreeSet<String>,
-    /// When all that is listed is listed again.
+    /// When all that is listed was listed, and when it is again.
+    listed: Instant,
     list: Instant,
     checks: JoinSet<Done>,
     beats: Beats,
@@ -132,6 +133,7 @@ impl Preflight {
             templates: BTreeMap::new(),
             nodes: Arc::default(),
             busy: BTreeSet::new(),
+            listed: Instant::now(),
             list: Instant::now(),
             checks: JoinSet::new(),
             beats: Beats::default(),
@@ -167,7 +169,8 @@ impl Preflight {
 
     /// Reads templates, Nodes and remediations anew. What can't be read stays as it was.
     async fn list(&mut self) {
-        self.list = Instant::now() + self.settings.period.unwrap_or(IDLE).max(LIST_MIN);
+        self.listed = Instant::now();
+        self.list = self.listed + self.settings.period.unwrap_or(IDLE).max(LIST_MIN);
         let World { templates, nodes, busy } = match World::read(&self.context.client).await {
             Ok(world) => world,
             Err(error) => return tracing::warn!(error = error.story(), "preflight can't see the cluster"),
@@ -223,6 +226,11 @@ impl Preflight {
         if known.template.metadata.generation != generation {
             pair.in_flight = false; // of a spec that is no longer
             return pair.hurry();
+        }
+        if let Outcome::GaveWay = outcome {
+            // A remediation has begun: which nodes are to be left alone is seen before the next try. Giving way time and
+            // again would leave an IPMI session behind each time, and a BMC has few.
+            self.list = self.list.min(self.listed + LIST_MIN);
         }
         if pair.done(outcome, &self.times, now) {
             known.write.get_or_insert(now + GATHER);

@@ -12,8 +12,9 @@ use crate::api::Driver;
 /// A failure that may pass is looked at again after this, then after twice as long, up to the period: a BMC that was busy
 /// is not reported for half a minute.
 const AGAIN: Duration = Duration::from_secs(2);
-/// After giving way to a remediation, or when a node has one: it will be at it for seconds.
-const LATER: Duration = Duration::from_secs(2);
+/// After giving way to a remediation, or when a node has one: it will be at it for seconds. Long enough for the cluster to
+/// be listed in between.
+const LATER: Duration = Duration::from_secs(3);
 /// Scripts are asked this many times as rarely: each starts an interpreter.
 const SCRIPT: u32 = 10;
 /// A script that has never succeeded is asked ever more rarely, up to this many of its periods: it does not say which of
@@ -231,7 +232,7 @@ mod tests {
         let (now, mut pair) = (Instant::now(), Pair { in_flight: true, ..Pair::default() });
         assert!(!pair.is_due(now));
         assert!(!pair.done(Outcome::GaveWay, &times(), now));
-        assert_eq!(in_seconds(pair.due, now), 2.0);
+        assert_eq!(in_seconds(pair.due, now), 3.0);
         pair.hurry();
         assert!(pair.is_due(now));
     }
