@@ -205,6 +205,9 @@ async fn a_power_cut_is_answered(stage: &Stage) -> Result<()> {
             nodes.iter().any(|node| node.name == lied.name() && node.power.as_deref() == Some("Off"))
         })
         .await?;
+    // Nothing would start there, and it takes Kubernetes 50 s to know.
+    let cordon = Patch::Merge(json!({"spec": {"unschedulable": true}}));
+    Api::<Node>::all(stage.client.clone()).patch(hung.name(), &PatchParams::default(), &cordon).await?;
     hung.hang();
     let cut = Instant::now();
     stage.victim().set_power(false, "power cut");
