@@ -35,7 +35,7 @@ const LAYERS: &[Layer] = &[
     Layer { module: "devices", may: &["api::Driver", "api::Order", "isolate::Sight", "isolate::State"], not: CLUSTER },
     Layer {
         module: "observe",
-        may: &["api", "clock", "cluster", "decide", "devices", "isolate", "marks", "resolve", "status"],
+        may: &["api", "clock", "cluster", "decide", "devices", "isolate", "machine", "marks", "resolve", "status"],
         not: &["reqwest", "std::process"],
     },
     // Only watches: no isolator to command, no event to publish, no release.

@@ -4,12 +4,13 @@ use k8s_openapi::api::core::v1::Node;
 
 use tokio::time::timeout_at;
 
-use super::{Error, LOOK, LOOK_SCRIPT, Observer, boot, identity};
+use super::{Error, LOOK, LOOK_SCRIPT, Observer, boot, fallback, identity, policy};
 use crate::api::{Driver, FenceAgentsRemediation};
 use crate::decide::{Identity, Policy};
 use crate::devices::Asking;
 use crate::isolate::Sight;
-use crate::resolve::{self, Resolved};
+use crate::machine;
+use crate::resolve::{Resolved, is_object_name};
 
 /// A remediation, as this operator would take it on.
 pub struct Preview {
@@ -18,7 +19,13 @@ pub struct Preview {
     /// Its numbers.
     pub policy: Policy,
     /// Its order, or why there is none.
-    pub resolved: Result<Resolved, resolve::Error>,
+    pub resolved: Result<Resolved, String>,
+}
+
+impl Preview {
+    fn nowhere(far: &FenceAgentsRemediation, why: String) -> Self {
+        Self { node: None, policy: policy(far).unwrap_or_else(|_| fallback()), resolved: Err(why) }
+    }
 }
 
 /// What was seen of a machine.
@@ -37,8 +44,17 @@ impl Observer {
     /// # Errors
     /// [`Error`]; ask again.
     pub async fn preview(&self, far: &FenceAgentsRemediation) -> Result<Preview, Error> {
-        let node = self.node(far.node_name()).await?;
-        let (policy, resolved) = self.spec(far, node.as_ref(), far.node_name()).await?;
+        let name = match machine::node_name(&self.client, far).await? {
+            Ok(name) if is_object_name(&name) => name,
+            Ok(name) => return Ok(Preview::nowhere(far, format!("{name:?} can be no node's name"))),
+            Err(nowhere) => return Ok(Preview::nowhere(far, nowhere.to_string())),
+        };
+        let node = self.node(&name).await?;
+        let (policy, resolved) = self.spec(far, node.as_ref(), &name).await?;
+        let resolved = match (&node, resolved) {
+            (None, _) => Err(format!("there is no Node {name}")),
+            (Some(_), resolved) => resolved.map_err(|error| error.to_string()),
+        };
         Ok(Preview { node, policy, resolved })
     }
 

@@ -152,7 +152,7 @@ impl Follow {
         let order = match resolved {
             Ok(order) => order,
             Err(error) => {
-                self.tell_plan(error.to_string(), |why| report::no_plan(why, policy));
+                self.tell_plan(error, |why| report::no_plan(why, policy));
                 return Some(policy);
             }
         };
@@ -160,8 +160,7 @@ impl Follow {
             Action::Reboot => Wanted::Reboot,
             Action::Off => Wanted::Off,
         };
-        let known = node.is_some();
-        self.tell_plan(format!("{:?} {:?} {known}", order.order, order.action), |_| report::plan(&order, known));
+        self.tell_plan(format!("{:?} {:?}", order.order, order.action), |_| report::plan(&order));
         if let Some(peek) = observer.peek(&self.uid, node.as_ref(), &order).await {
             self.read(&peek);
         }

@@ -28,12 +28,11 @@ impl Word {
 }
 
 /// What Ringfence would have done.
-pub fn plan(resolved: &Resolved, node_exists: bool) {
+pub fn plan(resolved: &Resolved) {
     let order = &resolved.order;
-    let does = match (node_exists, resolved.action) {
-        (false, _) => "would do nothing: there is no such Node",
-        (true, Action::Reboot) => "would send off, prove it, release, and send on",
-        (true, Action::Off) => "would send off, prove it, and release; the machine stays off",
+    let does = match resolved.action {
+        Action::Reboot => "would send off, prove it, release, and send on",
+        Action::Off => "would send off, prove it, and release; the machine stays off",
     };
     tracing::info!(
         finding = "plan",
