@@ -77,7 +77,7 @@ const DEFAULT_RELEASE_TIMEOUT: &str = "60s";
 #[serde(rename_all = "camelCase")]
 pub struct FenceAgentsRemediationSpec {
     /// Names the fence agent, as ClusterLabs does: `fence_redfish`, for example.
-    #[schemars(regex(pattern = r"fence_.+"))]
+    #[schemars(regex(pattern = schema::AGENT))]
     pub agent: String,
 
     /// How many times the power is tried to be cut, in all.
@@ -97,10 +97,12 @@ pub struct FenceAgentsRemediationSpec {
 
     /// Parameters of the agent that are the same for every node. `{{.NodeName}}` in a value becomes the node's name.
     #[serde(default, rename = "sharedparameters", skip_serializing_if = "Parameters::is_empty")]
+    #[schemars(schema_with = "schema::shared_parameters")]
     pub shared_parameters: Parameters,
 
     /// Parameters that differ from node to node: by parameter name, then by node name. They override the shared ones.
     #[serde(default, rename = "nodeparameters", skip_serializing_if = "NodeParameters::is_empty")]
+    #[schemars(schema_with = "schema::node_parameters")]
     pub node_parameters: NodeParameters,
 
     /// How workloads leave the fenced node.
@@ -230,6 +232,7 @@ pub enum IdentityPolicy {
 /// How a device's TLS certificate is verified.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = schema::one_trust()))]
 pub struct TlsPolicy {
     /// The Secret, in the same namespace, whose key `ca.crt` holds the certificates that the device's must chain to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -237,6 +240,7 @@ pub struct TlsPolicy {
     pub ca_secret_name: Option<String>,
     /// SHA-256 of the SubjectPublicKeyInfo of the device's certificate, in hexadecimal or base64. Any of them will do.
     #[serde(default, rename = "pinnedSHA256", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(inner(regex(pattern = schema::PIN)))]
     pub pinned_sha256: Vec<String>,
 }
 

@@ -18,6 +18,8 @@ mod crash;
 mod cycle;
 #[path = "controller/drivers.rs"]
 mod drivers;
+#[path = "controller/far.rs"]
+mod far;
 #[path = "controller/lead.rs"]
 mod lead;
 #[path = "controller/leave.rs"]

@@ -7,6 +7,72 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 /// A Go duration, exactly as FAR's definitions have it: no sign, and the `µ` of U+00B5 only.
 pub(super) const GO_DURATION: &str = r"^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$";
 
+/// A fence agent: a file's name, and no path. FAR's own pattern is not anchored; what else it lets through is no agent.
+pub(super) const AGENT: &str = r"^fence_[0-9A-Za-z._-]+$";
+
+/// A SHA-256 as openssl writes it: hexadecimal, with or without colons, or base64.
+pub(super) const PIN: &str = r"^(([0-9A-Fa-f]{2}:?){32}|[0-9A-Za-z+/]{43}=)$";
+
+/// More parameters than any agent has: 44 at most in Debian's, older names included. Without bounds no rule would be allowed.
+const PARAMETERS: u32 = 80;
+
+/// The longest argument that Linux hands to a program (MAX_ARG_STRLEN); with FAR each parameter is one.
+const ARGUMENT: u32 = 131_072;
+
+/// Shared parameters: templates, whose actions must be closed, and only the actions that fence.
+///
+/// The rules stand at the values that they are about: then the API server does not apply them to what an update leaves as
+/// it is, and never blocks a finalizer for the sake of an old object.
+pub(super) fn shared_parameters(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": PARAMETERS,
+        "additionalProperties": {
+            "type": "string",
+            "maxLength": ARGUMENT,
+            "x-kubernetes-validations": [{
+                "rule": "self.lastIndexOf('}}') >= self.lastIndexOf('{{')",
+                "message": "invalid NodeTemplate syntax in shared parameter: failed to parse template: unclosed action"
+            }]
+        },
+        "x-kubernetes-validations": [{
+            "rule": "['--action', 'action'].all(k, !(k in self) || self[k] in ['', 'reboot', 'off'] || self[k].contains('{{'))",
+            "message": ACTION
+        }]
+    })
+}
+
+/// Node parameters: only the actions that fence.
+pub(super) fn node_parameters(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": PARAMETERS,
+        "additionalProperties": {"type": "object", "additionalProperties": {"type": "string"}},
+        // Two rules: each is weighed by itself, and one for both would be too heavy.
+        "x-kubernetes-validations": [
+            {
+                "rule": "!('--action' in self) || self['--action'].all(n, self['--action'][n] in ['', 'reboot', 'off'])",
+                "message": ACTION
+            },
+            {
+                "rule": "!('action' in self) || self['action'].all(n, self['action'][n] in ['', 'reboot', 'off'])",
+                "message": ACTION
+            }
+        ]
+    })
+}
+
+/// Of the two ways to trust a certificate, one.
+pub(super) fn one_trust() -> serde_json::Value {
+    serde_json::json!([{
+        "rule": "!has(self.caSecretName) || !has(self.pinnedSHA256) || size(self.pinnedSHA256) == 0",
+        "message": "caSecretName and pinnedSHA256 exclude each other"
+    }])
+}
+
+/// FAR's words.
+const ACTION: &str = "FAR doesn't support any other action than `reboot` or `off`";
+
 /// An optional string that is not nullable: the API server then prunes an explicit null, as it does for FAR's.
 pub(super) fn string(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string"})
