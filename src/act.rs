@@ -11,6 +11,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::api::{Driver, FINALIZER, FenceAgentsRemediation, NodeIdentity, ProofRecord, RemediationStrategy};
+use crate::breaker::{self, Breaker};
 use crate::clock::{Clock, millis, timestamp};
 use crate::cluster::{self, call};
 use crate::decide::{Effect, Phase, Power, Rest, Step, Why};
@@ -57,6 +58,8 @@ pub struct Actor<'a> {
     pub memories: &'a Memories,
     /// What it remembers of devices.
     pub devices: &'a Devices,
+    /// Counts the remediations that begin.
+    pub breaker: &'a Breaker,
 }
 
 impl Actor<'_> {
@@ -265,6 +268,7 @@ impl Actor<'_> {
         let saying = story::effect(scene, &effect);
         let done = match effect {
             Effect::Claim => self.patch(node, marks::claim(node, &uid, now)).await.map_err(Into::into),
+            Effect::Admit => self.admit(scene, node).await.map_err(Into::into),
             Effect::Bar(proof) => release.bar(node, marks::bar(node, out_of_service, now), proof).await,
             Effect::Delete(proof) => {
                 release.delete(&scene.pods, proof).await.map(|refused| self.memories.refused(&uid, refused))
@@ -289,6 +293,19 @@ impl Actor<'_> {
             Err(release::Error::Expired) => Ok(Outcome::Went),
             Err(release::Error::Cluster(error)) => Err(error),
         }
+    }
+
+    async fn admit(&self, scene: &Scene, node: &Node) -> Result<(), cluster::Error> {
+        if self.breaker.admit(self.client, &scene.far, node, self.clock.now().wall).await? {
+            let note = format!(
+                "the breaker opened: too many nodes were fenced in a short time; no other is until it is closed, which deleting ConfigMap {}/{} does",
+                self.breaker.namespace,
+                breaker::NAME,
+            );
+            tracing::warn!("{note}");
+            self.say(&scene.far, None, About::Remediation, Kind::Warning, "BreakerOpened", &note);
+        }
+        Ok(())
     }
 
     /// Nothing is to be done; but what is waited for may have changed, and people read it.

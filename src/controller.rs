@@ -23,6 +23,7 @@ use tracing::Instrument;
 
 use crate::act::{Actor, Outcome};
 use crate::api::{FenceAgentsRemediation, Guarded};
+use crate::breaker::Breaker;
 use crate::clock::Clock;
 use crate::cluster::{self, call};
 use crate::decide::{Claim, decide};
@@ -60,6 +61,8 @@ pub struct Settings {
     pub node_leases: String,
     /// How devices are asked before anything happens.
     pub preflight: preflight::Settings,
+    /// Limits how many machines are cut off.
+    pub breaker: Breaker,
 }
 
 /// Runs the operator until `stop` resolves, then gives the lease up.
@@ -71,15 +74,14 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) {
     let (events, publisher) = Events::new(clock.clone(), settings.identity.clone());
-    let Settings { namespace, identity, times, scripts, node_leases, preflight } = settings;
-    let holds = Arc::new(Holds::new(node_leases));
+    let Settings { namespace, identity, times, .. } = settings.clone();
     let elector = Elector::new(client.clone(), clock.clone(), namespace.clone(), identity.clone(), times);
     let standings = standing.subscribe();
     tokio::select! {
         biased;
         () = stop => tracing::info!("stopping"),
         () = elector.run(standing.clone()) => {}
-        () = lead(client.clone(), clock, events, scripts, holds, preflight, standings) => {}
+        () = lead(client.clone(), clock, events, settings, standings) => {}
         () = publisher.run(client.clone()) => {}
     }
     // Everything that was under way is being cancelled: whoever leads next finds it in status, and what is still in flight
@@ -95,12 +97,11 @@ async fn lead(
     client: Client,
     clock: Clock,
     events: Events,
-    scripts: Arc<Scripts>,
-    holds: Arc<Holds>,
-    settings: preflight::Settings,
+    settings: Settings,
     mut standing: watch::Receiver<Standing>,
 ) {
-    let devices = Arc::<Devices>::default();
+    let Settings { scripts, node_leases, preflight, breaker, .. } = settings;
+    let (holds, breaker, devices) = (Arc::new(Holds::new(node_leases)), Arc::new(breaker), Arc::<Devices>::default());
     loop {
         let now = standing.borrow_and_update().clone();
         let work = match &now {
@@ -109,13 +110,14 @@ async fn lead(
                     client: client.clone(),
                     clock: clock.clone(),
                     memories: Memories::default(),
+                    breaker: breaker.clone(),
                     devices: devices.clone(),
                     scripts: scripts.clone(),
                     holds: holds.clone(),
                 };
                 let work = reconcile_all(observer, events.clone());
                 let (clock, devices, scripts) = (clock.clone(), devices.clone(), scripts.clone());
-                let check = preflight::run(client.clone(), clock, events.clone(), devices, scripts, settings);
+                let check = preflight::run(client.clone(), clock, events.clone(), devices, scripts, preflight);
                 futures::future::join3(work, check, sweep::run(&client, &events)).map(drop).boxed()
             }
             Standing::Follows => futures::future::pending().boxed(),
@@ -197,8 +199,8 @@ async fn reconcile(far: Arc<Guarded>, context: Arc<Context>) -> Result<Action, s
 
 /// Goes on until there is nothing to do.
 async fn settle(far: &FenceAgentsRemediation, context: &Context) -> Result<Action, observe::Error> {
-    let Observer { client, clock, memories, devices, .. } = &context.observer;
-    let actor = Actor { client, clock, events: &context.events, memories, devices };
+    let Observer { client, clock, memories, breaker, devices, .. } = &context.observer;
+    let actor = Actor { client, clock, events: &context.events, memories, breaker, devices };
     let (namespace, name) = (far.namespace().unwrap_or_default(), far.name_any());
     let mut conflicts = 0;
     loop {

@@ -13,6 +13,7 @@
 //! - [`observe`]: reads the world of one remediation → [`decide::Case`].
 //! - [`act`]: carries out one decision; with [`marks`] (what we write on a Node), [`release`] (what a proof permits),
 //!   [`status`] (how a phase is persisted) and [`story`] (what people are told).
+//! - [`breaker`]: how many machines may be cut off at once and within a while.
 //! - [`controller`]: watches; reconcile = observe → decide → act; [`lease`]: only while this process leads; [`sweep`]:
 //!   marks that outlived their remediation.
 //! - [`shadow`]: beside another operator, says what this one would have done; it can only read.
@@ -26,6 +27,7 @@
 
 pub mod act;
 pub mod api;
+pub mod breaker;
 pub mod clock;
 pub mod cluster;
 pub mod controller;

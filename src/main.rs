@@ -12,6 +12,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use ringfence::breaker::{Breaker, Limits, Share};
 use ringfence::clock::Clock;
 use ringfence::controller::{self, Settings};
 use ringfence::isolate::{AGENT_DIR, Scripts};
@@ -32,7 +33,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Runs the operator.
-    Controller(ControllerArgs),
+    Controller(Box<ControllerArgs>),
     /// Writes the custom resource definitions as YAML.
     Crds {
         /// Where to.
@@ -95,9 +96,47 @@ struct ControllerArgs {
     /// Sets the Node condition ringfence.dev/PoweredOff where a Lease is stale and the machine's power is read Off.
     #[arg(long)]
     detect_power_loss: bool,
+    #[command(flatten)]
+    breaker: BreakerArgs,
     /// How logs look.
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
+}
+
+/// How much fencing is too much, of all nodes: a number, or a percentage such as 30%. Without a limit there is none.
+#[derive(clap::Args)]
+struct BreakerArgs {
+    /// Remediations under way at a time; the others wait.
+    #[arg(long)]
+    max_concurrent: Option<Share>,
+    /// Remediations begun within --breaker-window: one more opens the breaker, and none begins until it is closed.
+    #[arg(long)]
+    breaker_limit: Option<Share>,
+    /// The same in one failure domain, of its nodes; more than that wait, and the breaker stays closed.
+    #[arg(long)]
+    breaker_domain_limit: Option<Share>,
+    /// The label of a node that tells its failure domain.
+    #[arg(long, default_value = "topology.kubernetes.io/zone")]
+    breaker_domain_label: String,
+    /// How long a remediation that was begun is counted.
+    #[arg(long, default_value = "10m", value_parser = duration)]
+    breaker_window: Duration,
+    /// Closes an open breaker after this time. Without it a person does: kubectl delete configmap ringfence-breaker.
+    #[arg(long, value_parser = duration)]
+    breaker_cool_down: Option<Duration>,
+}
+
+impl BreakerArgs {
+    fn breaker(self, namespace: &str) -> Breaker {
+        let limits = Limits {
+            concurrent: self.max_concurrent,
+            begun: self.breaker_limit,
+            in_domain: self.breaker_domain_limit,
+            window: self.breaker_window,
+            cool_down: self.breaker_cool_down,
+        };
+        Breaker { namespace: namespace.to_owned(), limits, domain_label: self.breaker_domain_label }
+    }
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -112,7 +151,7 @@ fn main() -> anyhow::Result<ExitCode> {
             telemetry::logs(args.log_format);
             // Two workers: the work is waiting for API servers and BMCs.
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-            runtime.block_on(run(args))?;
+            runtime.block_on(run(*args))?;
         }
         Command::Crds { dir } => {
             std::fs::create_dir_all(&dir)?;
@@ -168,7 +207,8 @@ async fn run(args: ControllerArgs) -> anyhow::Result<()> {
     let period = Some(args.preflight_period).filter(|period| !period.is_zero());
     anyhow::ensure!(period.is_some() || !args.detect_power_loss, "--detect-power-loss needs --preflight-period");
     let preflight = preflight::Settings { period, detect: args.detect_power_loss };
-    let settings = Settings { namespace: args.namespace, identity, times, scripts, node_leases, preflight };
+    let breaker = args.breaker.breaker(&args.namespace);
+    let settings = Settings { namespace: args.namespace, identity, times, scripts, node_leases, preflight, breaker };
     tokio::select! {
         () = controller::run(client, Clock::system(), settings, standing, stop) => Ok(()),
         served = health => served,

@@ -244,6 +244,7 @@ pub fn why_name(why: Why) -> &'static str {
         Why::Held(Hold::Excluded) => "Excluded",
         Why::Held(Hold::Foreign) => "ForeignRemediation",
         Why::Held(Hold::Leased) => "NodeLeased",
+        Why::Held(Hold::Budget) => "Budget",
         Why::Held(Hold::Quorum) => "Quorum",
         Why::Unresolved => "Unresolved",
         Why::Refused => "Refused",
@@ -257,11 +258,12 @@ pub fn why_name(why: Why) -> &'static str {
     }
 }
 
-const WHYS: [Why; 14] = [
+const WHYS: [Why; 15] = [
     Why::Busy,
     Why::Held(Hold::Excluded),
     Why::Held(Hold::Foreign),
     Why::Held(Hold::Leased),
+    Why::Held(Hold::Budget),
     Why::Held(Hold::Quorum),
     Why::Unresolved,
     Why::Refused,

@@ -110,7 +110,7 @@ pub fn effect(scene: &Scene, effect: &Effect) -> Option<Saying> {
         Effect::Delete(_) => about_node("DeleteResources", "Manually delete pods from the unhealthy node"),
         Effect::Retract => about_node("RemoveOutOfServiceTaint", "The out-of-service taint was removed"),
         Effect::Unclaim => about_node("RemoveRemediationTaint", "Remediation taint was removed"),
-        Effect::Detach(_) | Effect::Seal | Effect::HandOver => None,
+        Effect::Admit | Effect::Detach(_) | Effect::Seal | Effect::HandOver => None,
     }
 }
 
@@ -170,6 +170,7 @@ fn halted(scene: &Scene, why: Why, answer: Option<&str>, now: Now) -> Told {
         ),
         Why::Held(Hold::Foreign) => (why_name(why), format!("waiting: {} is at work on {node}", holds(scene))),
         Why::Held(Hold::Leased) => (why_name(why), format!("waiting: {} holds the lease of {node}", holds(scene))),
+        Why::Held(Hold::Budget) => (why_name(why), format!("waiting: {}", holds(scene))),
         Why::Held(Hold::Quorum) => (
             "QuorumWouldBeLost",
             format!(

@@ -156,6 +156,7 @@ fn effect_said(effect: &Effect) -> String {
     };
     match effect {
         Effect::Claim => "claim".to_string(),
+        Effect::Admit => "admit".to_string(),
         Effect::Bar(proof) => format!("bar, {}", by(proof)),
         Effect::Delete(proof) => format!("delete, {}", by(proof)),
         Effect::Detach(proof) => format!("detach, {}", by(proof)),

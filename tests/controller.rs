@@ -36,6 +36,8 @@ mod preflight;
 mod quorum;
 #[path = "controller/shadow.rs"]
 mod shadow;
+#[path = "controller/storm.rs"]
+mod storm;
 #[path = "controller/truth.rs"]
 mod truth;
 #[path = "controller/workloads.rs"]

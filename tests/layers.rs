@@ -27,6 +27,12 @@ const LAYERS: &[Layer] = &[
     Layer { module: "status", may: &["api", "clock", "decide"], not: &["kube", "tokio", "agents", "reqwest"] },
     // An isolator serves any remediator: it has never heard of a remediation.
     Layer { module: "isolate", may: &["decide::Reading", "decide::Identity"], not: CLUSTER },
+    // Counts remediations, and makes no choice between them.
+    Layer {
+        module: "breaker",
+        may: &["api", "cluster", "decide::Millis", "decide::Phase", "decide::Time", "status"],
+        not: DEVICES,
+    },
     Layer { module: "resolve", may: &["api", "clock", "cluster"], not: &["reqwest", "std::process"] },
     Layer { module: "machine", may: &["api", "cluster"], not: DEVICES },
     // Takes a proof, and can't look for itself.
@@ -35,7 +41,10 @@ const LAYERS: &[Layer] = &[
     Layer { module: "devices", may: &["api::Driver", "api::Order", "isolate::Sight", "isolate::State"], not: CLUSTER },
     Layer {
         module: "observe",
-        may: &["api", "clock", "cluster", "decide", "devices", "isolate", "machine", "marks", "resolve", "status"],
+        may: &[
+            "api", "breaker", "clock", "cluster", "decide", "devices", "isolate", "machine", "marks", "resolve",
+            "status",
+        ],
         not: &["reqwest", "std::process"],
     },
     // Only watches: no isolator to command, no event to publish, no release.
@@ -71,6 +80,7 @@ const LAYERS: &[Layer] = &[
         module: "act",
         may: &[
             "api",
+            "breaker",
             "clock",
             "cluster",
             "devices::Devices",

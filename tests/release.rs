@@ -192,6 +192,7 @@ fn proven(barrier: bool, pods: Pods, at: Now) -> Case {
         other_on: false,
         life: 0,
         hold: None,
+        admitted: true,
         witnessed: false,
         claim: Claim::Ours,
         heir: false,

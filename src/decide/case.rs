@@ -94,6 +94,8 @@ pub struct Case {
     pub life: Time,
     /// What stands against an off for now, if anything does.
     pub hold: Option<Hold>,
+    /// It is counted among those that were let through, or nobody counts.
+    pub admitted: bool,
     /// Who holds the node.
     pub claim: Claim,
     /// Another remediation of this node waits for it (L6).

@@ -49,6 +49,8 @@ const ASK_AGAIN: Millis = 2_000;
 pub enum Effect {
     /// NoSchedule taint and claim, in one Node write.
     Claim,
+    /// The remediation is counted, where somebody limits how many there may be.
+    Admit,
     /// NoExecute taint.
     Bar(Proof),
     /// The set's pods: status Failed, then DELETE by UID and resourceVersion.
@@ -159,6 +161,8 @@ pub fn decide(c: &Case, now: Now) -> Step {
             Claim::Free => Do(Effect::Claim),
             Claim::Ours if let Some(why) = c.hopeless() => decline(why),
             Claim::Ours if let Some(hold) = c.hold => decline(Why::Held(hold)), // A3
+            // Last of all: whoever is counted begins.
+            Claim::Ours if !c.admitted => Do(Effect::Admit),
             Claim::Ours => isolate(1, false),
         },
 

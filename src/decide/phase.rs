@@ -180,18 +180,20 @@ pub enum Hold {
     Foreign,
     /// Somebody else holds the node's lease.
     Leased,
+    /// Too many machines are being cut off, or were lately.
+    Budget,
     /// The control plane would lose its majority (A3).
     Quorum,
 }
 
 impl Hold {
     /// Every hold there is.
-    pub const ALL: [Self; 4] = [Self::Excluded, Self::Foreign, Self::Leased, Self::Quorum];
+    pub const ALL: [Self; 5] = [Self::Excluded, Self::Foreign, Self::Leased, Self::Budget, Self::Quorum];
 
     /// Tells whether it can be known before the node is claimed. (A quorum is counted with the claim in place: A3.)
     pub(super) fn before_claim(self) -> bool {
         match self {
-            Hold::Excluded | Hold::Foreign | Hold::Leased => true,
+            Hold::Excluded | Hold::Foreign | Hold::Leased | Hold::Budget => true,
             Hold::Quorum => false,
         }
     }

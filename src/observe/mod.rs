@@ -26,6 +26,7 @@ pub use preview::{Peek, Preview};
 pub use set::Left;
 
 use crate::api::{Driver, DurationError, FenceAgentsRemediation, IdentityPolicy, Order as Pinned, Set};
+use crate::breaker::Breaker;
 use crate::clock::{Clock, millis};
 use crate::cluster::{self, call};
 use crate::decide::{Case, Claim, Identity, Leave, Millis, Order, Phase, Pods, Policy, Reading, Rest, Volumes, Why};
@@ -119,6 +120,8 @@ pub struct Observer {
     pub clock: Clock,
     /// What this process remembers between looks. Losing it begins every watch anew (P1, P3): it costs time, never safety.
     pub memories: Memories,
+    /// Counts the remediations that begin.
+    pub breaker: Arc<Breaker>,
     /// What it remembers of devices, for all who speak to them.
     pub devices: Arc<Devices>,
     /// The agents' scripts.
@@ -131,7 +134,15 @@ impl Observer {
     /// Makes one for whoever only watches another operator: it shares with nobody what it remembers.
     pub fn watching(client: Client, clock: Clock, scripts: Arc<Scripts>) -> Self {
         let holds = Arc::new(Holds::new(String::new()));
-        Self { client, clock, memories: Memories::default(), devices: Arc::default(), scripts, holds }
+        Self {
+            client,
+            clock,
+            memories: Memories::default(),
+            breaker: Arc::default(),
+            devices: Arc::default(),
+            scripts,
+            holds,
+        }
     }
 
     /// Reads the world of the remediation `namespace/name`.
@@ -189,13 +200,16 @@ impl Observer {
             Phase::Done { .. } | Phase::Halted { .. } if claim == Claim::Ours => self.heir(&far).await?,
             _ => None,
         };
-        let (hold, held_by) = match phase {
-            Phase::Accepted | Phase::Isolating { .. } | Phase::Proving { .. } => {
-                self.hold(&far, phase, node.as_ref()).await?
+        let (hold, held_by, admitted) = match phase {
+            Phase::Accepted | Phase::Halted { why: Why::Held(_), off: None, .. } => {
+                self.may_begin(&far, phase, node.as_ref()).await?
             }
-            Phase::Halted { why: Why::Held(_), .. } => self.hold(&far, phase, node.as_ref()).await?,
+            Phase::Isolating { .. } | Phase::Proving { .. } | Phase::Halted { why: Why::Held(_), .. } => {
+                let (hold, held_by) = self.hold(&far, phase, node.as_ref()).await?;
+                (hold, held_by, true)
+            }
             Phase::Releasing { .. } | Phase::Restoring { .. } | Phase::Done { .. } | Phase::Halted { .. } => {
-                (None, None)
+                (None, None, true)
             }
         };
         let (set, left) = match phase {
@@ -236,6 +250,7 @@ impl Observer {
             other_on: false,
             life,
             hold,
+            admitted,
             witnessed,
             claim,
             heir: heir.is_some(),

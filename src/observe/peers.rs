@@ -7,6 +7,7 @@ use kube::{Api, ResourceExt};
 
 use super::{Error, Observer};
 use crate::api::{EXCLUDE, FenceAgentsRemediation, Guarded};
+use crate::breaker::Answer;
 use crate::clock::millis;
 use crate::cluster::call;
 use crate::decide::{Claim, Held, Hold, Member, Phase, Time, Why, majority};
@@ -87,6 +88,22 @@ impl Observer {
         }
         let quorum = self.quorum(far, phase, node).await?;
         Ok(((!quorum).then_some(Hold::Quorum), None))
+    }
+
+    /// The same before anything was sent, and whether the remediation is counted already.
+    pub(super) async fn may_begin(
+        &self,
+        far: &FenceAgentsRemediation,
+        phase: Phase,
+        node: Option<&Node>,
+    ) -> Result<(Option<Hold>, Option<String>, bool), Error> {
+        let (hold, by) = self.hold(far, phase, node).await?;
+        let (None, Some(node)) = (hold, node) else { return Ok((hold, by, true)) };
+        Ok(match self.breaker.ask(&self.client, far, node, self.clock.now().wall).await? {
+            Answer::Admitted => (None, None, true),
+            Answer::Free | Answer::Trips => (None, None, false),
+            Answer::Waits(why) => (Some(Hold::Budget), Some(why.to_string()), false),
+        })
     }
 
     /// Tells whether the control plane keeps its majority without this node (A3).

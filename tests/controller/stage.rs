@@ -52,15 +52,20 @@ pub struct Cluster {
 impl Cluster {
     /// The one that tests share, which leave the operator alone.
     pub async fn shared() -> Result<&'static Self> {
-        SHARED.get_or_try_init(|| Self::start(None, Timings::Default)).await
+        SHARED.get_or_try_init(|| Self::start(None, Timings::Default, &[])).await
     }
 
     /// One of the test's own.
     pub async fn own(timings: Timings) -> Result<Self> {
-        Self::start(Some(OWN.acquire().await?), timings).await
+        Self::own_with(timings, &[]).await
     }
 
-    async fn start(permit: Option<SemaphorePermit<'static>>, timings: Timings) -> Result<Self> {
+    /// The same, with further flags of the operator's.
+    pub async fn own_with(timings: Timings, flags: &[&str]) -> Result<Self> {
+        Self::start(Some(OWN.acquire().await?), timings, flags).await
+    }
+
+    async fn start(permit: Option<SemaphorePermit<'static>>, timings: Timings, flags: &[&str]) -> Result<Self> {
         // For whoever wants to read the logs of a single test afterwards.
         let dir = std::env::var_os("RINGFENCE_TEST_DIR").map(PathBuf::from);
         let plane = ControlPlane::start(Options { timings, dir, ..Options::default() }).await?;
@@ -68,7 +73,9 @@ impl Cluster {
             plane.apply_yaml(include_str!("foreign.yaml")).await?;
         }
         let installed = testbed::operator::install(&plane).await?;
-        let operator = Operator::start(Settings::new(&binary(), &installed, &plane.dir().join("operator.log")))?;
+        let mut settings = Settings::new(&binary(), &installed, &plane.dir().join("operator.log"));
+        settings.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        let operator = Operator::start(settings)?;
         Ok(Self { plane, operator, _permit: permit })
     }
 

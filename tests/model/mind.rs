@@ -102,6 +102,7 @@ impl State {
             other_on: false,
             life: memory.life,
             hold: (!self.quorum).then_some(Hold::Quorum),
+            admitted: self.admitted,
             witnessed: self.witnessed && !(self.device_wrong() && world.no_plug),
             claim: view.claim,
             heir: self.heir,
@@ -122,6 +123,7 @@ impl State {
             Step::Enter(phase) => Act::Enter(phase),
             Step::Do(effect) => Act::Do(match effect {
                 Effect::Claim => Deed::Claim,
+                Effect::Admit => Deed::Admit,
                 Effect::Bar(_) => Deed::Bar,
                 Effect::Delete(_) => Deed::Delete,
                 Effect::Detach(_) => Deed::Detach,

@@ -336,6 +336,7 @@ impl State {
                 self.cr_write()
             }
             Act::Enter(_) | Act::Finish => {}
+            Act::Do(Deed::Admit) => self.admitted |= hand.cr == self.cr,
             Act::Do(Deed::Delete) => self.delete(r, hand, world),
             Act::Do(deed) => {
                 let unguarded = world.flawed(Flaw::BarUnguarded) && deed == Deed::Bar || world.flawed(Flaw::NoGuard);
@@ -376,7 +377,7 @@ impl State {
                 self.cordoned = false;
                 self.sealed = hand.cr_ok && hand.cr == self.cr;
             }
-            Deed::Delete => unreachable!("no write of the Node"),
+            Deed::Admit | Deed::Delete => unreachable!("no write of the Node"),
         }
         self.node_write();
     }
@@ -405,6 +406,7 @@ fn label(act: Act) -> &'static str {
         Act::Looked(_) => "decide",
         Act::Enter(phase) => name(phase),
         Act::Do(Deed::Claim) => "claim",
+        Act::Do(Deed::Admit) => "admit",
         Act::Do(Deed::Bar) => "barrier",
         Act::Do(Deed::Delete) => "delete",
         Act::Do(Deed::Detach) => "detach",

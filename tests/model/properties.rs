@@ -25,6 +25,7 @@ impl State {
             Act::Send(..) if stopped => Some("power command after TimedOut/NodeGone"),
             _ if releases && stopped => Some("release after TimedOut/NodeGone"),
             _ if power == Some(Power::Off) && !self.quorum => Some("off without quorum"),
+            _ if power == Some(Power::Off) && !self.admitted => Some("off of a remediation that is not counted"),
             _ if power == Some(Power::Off) && self.leave == Leave::Deleted => Some("off after the deletion"),
             Act::Do(Deed::Unclaim) | Act::Finish if stays => Some("left before the deletion"),
             Act::Enter(Phase::Isolating { .. }) if view.identity == Identity::Other => {

@@ -48,6 +48,7 @@ pub enum Volume {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Deed {
     Claim,
+    Admit,
     Bar,
     Delete,
     Detach,
@@ -137,6 +138,8 @@ pub struct State {
     pub quorum: bool,
     /// Preflight has read the machine ON, and has been answered ever since.
     pub witnessed: bool,
+    /// It is counted among those that were let through.
+    pub admitted: bool,
     pub cordoned: bool,
     pub barrier: bool,
     pub sealed: bool,
@@ -189,6 +192,7 @@ impl State {
             edited: false,
             quorum: true,
             witnessed: world.preflight,
+            admitted: !world.breaker,
             cordoned: false,
             barrier: false,
             sealed: false,
@@ -329,6 +333,7 @@ impl State {
         (self.phase, self.leave, self.gone) = (Phase::Accepted, Leave::No, false);
         (self.pinned_wrong, self.edited, self.heir, self.sealed, self.set) = (None, false, false, false, false);
         (self.sends, self.off_sent, self.gave_up) = (0, false, false);
+        self.admitted = !world.breaker;
         self.witnessed = world.preflight && self.bmc == Bmc::Up && self.on;
         self.memories = [BLANK; 2];
     }

@@ -57,6 +57,8 @@ pub struct World {
     pub unresolved: bool,
     /// The quorum changes.
     pub quorum: bool,
+    /// How many may begin is limited: each is counted first.
+    pub breaker: bool,
     /// Preflight has read the machine ON.
     pub preflight: bool,
     /// The BMC says the machine's UUID.
@@ -179,6 +181,7 @@ pub const BASE: World = World {
     unresolved: false,
     quorum: false,
     preflight: false,
+    breaker: false,
     uuid: true,
     hung: true,
     wakes: false,
@@ -227,6 +230,8 @@ pub const WORLDS: &[(&str, World)] = &[
     ("order changed, same machine", SAME),
     ("order changed, same, off", World { restore: false, ..SAME }),
     ("quorum", World { quorum: true, locked: true, ..BASE }),
+    ("breaker", World { breaker: true, quorum: true, late: true, ..CALM }),
+    ("breaker, two replicas, two CRs", World { breaker: true, crs: 2, gc: false, ..TWO }),
     ("preflight", World { preflight: true, late: true, crs: 2, ..BASE }),
     ("preflight, hearsay at any time", World { preflight: true, hearsay_any: true, lies: false, ..BASE }),
     ("preflight, power fades", World { preflight: true, settle: true, wakes: true, ..BASE }),

@@ -39,6 +39,7 @@ pub const MUTANTS: &[Mutant] = &[
     case("A2", "it starts anew while an on may be in flight", |c| {
         if let Phase::Halted { why: Why::NewOrder, rest, .. } = &mut c.phase { long_quiet(rest) }
     }, ("two replicas, orders", LIVE)),
+    case("A1", "it begins uncounted", |c| c.admitted = true, ("breaker", "off of a remediation that is not counted")),
     case("A3", "the quorum is not counted", |c| c.hold = None, ("quorum", "off without quorum")),
 
     // Isolate
