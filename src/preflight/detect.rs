@@ -19,8 +19,9 @@ use crate::events::{Events, Kind};
 pub const POWERED_OFF: &str = "ringfence.dev/PoweredOff";
 /// Where kubelets renew their Leases.
 pub(super) const LEASES: &str = "kube-node-lease";
-/// Kubelets renew every 10 s; after 1.5 times that, one renewal was missed.
-pub(super) const STALE: Duration = Duration::from_secs(15);
+/// Kubelets renew every 10 s, with a jitter of 4 % (nodeLeaseRenewIntervalFraction): this late, a renewal was missed. Sooner than
+/// what a proof waits for (P3): nothing rests on it, and the BMC must say Off as well.
+pub(super) const STALE: Duration = Duration::from_secs(12);
 
 /// When each node's Lease was last seen to change. By this process's own clock: no other's is believed.
 #[derive(Default)]
@@ -161,16 +162,16 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let version = |text: &str| Some(text.to_owned());
         assert!(!beats.beat("n", version("1"), at(0)), "seen for the first time: of whatever age");
-        assert_eq!(beats.next(), Some(at(15)));
+        assert_eq!(beats.next(), Some(at(12)));
         assert!(!beats.beat("n", version("1"), at(10)), "listed again: the same");
-        assert!(beats.newly_stale(at(14)).is_empty());
-        assert_eq!(beats.newly_stale(at(15)), ["n"]);
-        assert!(beats.newly_stale(at(16)).is_empty(), "told once");
+        assert!(beats.newly_stale(at(11)).is_empty());
+        assert_eq!(beats.newly_stale(at(12)), ["n"]);
+        assert!(beats.newly_stale(at(13)).is_empty(), "told once");
         assert!(beats.is_stale("n") && !beats.is_alive("n"));
         assert_eq!(beats.next(), None);
         assert!(beats.beat("n", version("2"), at(20)));
         assert!(!beats.is_stale("n") && beats.is_alive("n"));
-        assert_eq!(beats.next(), Some(at(35)));
+        assert_eq!(beats.next(), Some(at(32)));
         beats.gone("n");
         assert!(beats.newly_stale(at(99)).is_empty());
     }

@@ -27,7 +27,7 @@ use crate::stage::{Cluster, NAMESPACE, SOON, Stage, binary, is_ready, merge, pla
 const PERIOD: Duration = Duration::from_secs(3);
 /// One period with its jitter, the writing of the status, and a loaded machine.
 const FOUND: Duration = Duration::from_secs(12);
-/// From a power cut to the replacement: one missed renewal (15 s), a look, NHC's second, and the release.
+/// From a power cut to the replacement: one missed renewal (12 s), a look, NHC's second, and the release.
 const ANSWERED: Duration = Duration::from_secs(20);
 
 #[test]

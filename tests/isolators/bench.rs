@@ -98,6 +98,8 @@ pub fn table() -> Vec<Row> {
         redfish("dead", &[Fault::Dead], &[Unknown], &[Unknown]),
         redfish("dies with the machine", &[Fault::DiesWithNode], &[Running], &[Unknown]),
         redfish("loses answers", &[Fault::LoseAnswer], &[Running], &[Isolated]),
+        redfish("one request for each connection", &[Fault::SaysClose], &[Running], &[Isolated]),
+        redfish("one request, and silence", &[Fault::ClosesAfter(1)], &[Running], &[Isolated]),
         redfish("refuses", &[Fault::Refuse { status: 400, times: None }], &[Running], &[Isolated]),
         redfish("conflict", &[Fault::Conflict], &[Running], &[Isolated]),
         redfish("401", &[Fault::Unauthorized], &[Refused], &[Refused]),

@@ -85,6 +85,8 @@ fn the_corpus_is_read_without_a_panic() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Any text, and any order of the pieces that metadata are made of: an answer or an error, within the caps.
     #[test]
     fn no_text_makes_it_panic(text in ".{0,200}", pieces in prop::collection::vec(0..PIECES.len(), 0..40), name in ".{0,8}") {
