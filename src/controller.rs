@@ -113,6 +113,7 @@ async fn lead(
                     breaker: breaker.clone(),
                     devices: devices.clone(),
                     scripts: scripts.clone(),
+                    workshop: scripts.clone(),
                     holds: holds.clone(),
                 };
                 let work = reconcile_all(observer, events.clone());
@@ -132,23 +133,14 @@ async fn lead(
     }
 }
 
-/// What reconciling one remediation needs.
-struct Context {
-    observer: Observer,
-    events: Events,
-    failures: Mutex<HashMap<String, u32>>,
-    wake: mpsc::Sender<ObjectRef<Guarded>>,
-}
-
 async fn reconcile_all(observer: Observer, events: Events) {
     let api: Api<Guarded> = Api::all(observer.client.clone());
-    let (wake, woken) = mpsc::channel(WAKE_QUEUE);
+    let (reconciler, woken) = Reconciler::new(observer, events);
     let woken = futures::stream::unfold(woken, |mut woken| async { woken.recv().await.map(|object| (object, woken)) });
-    let context = Arc::new(Context { observer, events, failures: Mutex::default(), wake });
     Controller::new(api, watcher::Config::default())
         .reconcile_on(woken)
         .trigger_backoff(Rewatch)
-        .run(reconcile, |_, _, _| Action::requeue(RETRY_LAST), context)
+        .run(reconcile, |_, _, _| Action::requeue(RETRY_LAST), Arc::new(reconciler))
         .for_each(|result| async {
             if let Err(error) = result {
                 // Of an object that is gone this is usual; of a watch that fails it is all there is to see.
@@ -173,65 +165,92 @@ impl Backoff for Rewatch {
     fn reset(&mut self) {}
 }
 
-async fn reconcile(far: Arc<Guarded>, context: Arc<Context>) -> Result<Action, std::convert::Infallible> {
-    let far = match &far.0 {
-        Ok(far) => far,
+async fn reconcile(far: Arc<Guarded>, reconciler: Arc<Reconciler>) -> Result<Action, std::convert::Infallible> {
+    let again = match &far.0 {
+        Ok(far) => reconciler.reconcile(far).await,
         Err(invalid) => {
-            context.unreadable(invalid);
-            return Ok(Action::await_change());
+            reconciler.unreadable(invalid);
+            None
         }
     };
-    let uid = far.uid().unwrap_or_default();
-    let pinned = far.status.as_ref().and_then(|status| status.node.as_ref()).map(|node| node.name.as_str());
-    let span = tracing::info_span!("remediation", node = pinned.unwrap_or_else(|| far.node_name()), uid);
-    Ok(async {
-        match settle(far, &context).await {
-            Ok(action) => {
-                context.failures.lock().expect("no panic while held").remove(&uid);
-                action
-            }
-            Err(error) => context.failed(far, &uid, &error),
-        }
-    }
-    .instrument(span)
-    .await)
+    Ok(again.map_or_else(Action::await_change, Action::requeue))
 }
 
-/// Goes on until there is nothing to do.
-async fn settle(far: &FenceAgentsRemediation, context: &Context) -> Result<Action, observe::Error> {
-    let Observer { client, clock, memories, breaker, devices, .. } = &context.observer;
-    let actor = Actor { client, clock, events: &context.events, memories, breaker, devices };
-    let (namespace, name) = (far.namespace().unwrap_or_default(), far.name_any());
-    let mut conflicts = 0;
-    loop {
-        let outcome = match context.observer.observe(&namespace, &name).await? {
-            Seen::Nothing => {
-                memories.forget(&far.uid().unwrap_or_default());
-                Ok(Outcome::Over)
-            }
-            Seen::New(far) => actor.accept(*far).await,
-            Seen::Scene(scene) => {
-                let step = decide(&scene.case, clock.now());
-                tracing::debug!(?step, case = ?scene.case, "decided");
-                context.wake_holder(&scene);
-                actor.act(*scene, step).await
-            }
-        };
-        match outcome {
-            Ok(Outcome::Went) => {}
-            Ok(Outcome::Wait(pause)) => return Ok(Action::requeue(pause)),
-            Ok(Outcome::Over) => return Ok(Action::await_change()),
-            // Something has changed since it was read; what changes all the time is not raced against.
-            Err(error) if error.is_conflict() && conflicts < CONFLICTS => {
-                tracing::debug!(error = error.story(), "conflict: looking again");
-                conflicts += 1;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
+/// Observes, decides and acts, for one remediation at a time. What watches and what leads is somebody else's.
+pub struct Reconciler {
+    observer: Observer,
+    events: Events,
+    failures: Mutex<HashMap<String, u32>>,
+    wake: mpsc::Sender<ObjectRef<Guarded>>,
 }
 
-impl Context {
+impl Reconciler {
+    /// Returns it, and the remediations that others wait for: each is to be reconciled soon.
+    pub fn new(observer: Observer, events: Events) -> (Self, mpsc::Receiver<ObjectRef<Guarded>>) {
+        let (wake, woken) = mpsc::channel(WAKE_QUEUE);
+        (Self { observer, events, failures: Mutex::default(), wake }, woken)
+    }
+
+    /// Goes on until there is nothing to do. Returns after which time to come again, unless something changes before;
+    /// `None`: only when something changes.
+    pub async fn reconcile(&self, far: &FenceAgentsRemediation) -> Option<Duration> {
+        let uid = far.uid().unwrap_or_default();
+        let pinned = far.status.as_ref().and_then(|status| status.node.as_ref()).map(|node| node.name.as_str());
+        let span = tracing::info_span!("remediation", node = pinned.unwrap_or_else(|| far.node_name()), uid);
+        async {
+            match self.settle(far).await {
+                Ok(again) => {
+                    self.failures.lock().expect("no panic while held").remove(&uid);
+                    again
+                }
+                Err(error) => Some(self.failed(far, &uid, &error)),
+            }
+        }
+        .instrument(span)
+        .await
+    }
+
+    async fn settle(&self, far: &FenceAgentsRemediation) -> Result<Option<Duration>, observe::Error> {
+        let Observer { client, clock, memories, breaker, devices, .. } = &self.observer;
+        let actor = Actor { client, clock, events: &self.events, memories, breaker, devices };
+        let (namespace, name) = (far.namespace().unwrap_or_default(), far.name_any());
+        let mut conflicts = 0;
+        loop {
+            let outcome = match self.observer.observe(&namespace, &name).await? {
+                Seen::Nothing => {
+                    memories.forget(&far.uid().unwrap_or_default());
+                    // The watch has it, and nobody has deleted it: this API server may be behind, and nothing else would
+                    // bring us back.
+                    Ok(if far.metadata.deletion_timestamp.is_none() {
+                        Outcome::Wait(RETRY_LAST)
+                    } else {
+                        Outcome::Over
+                    })
+                }
+                Seen::New(far) => actor.accept(*far).await,
+                Seen::Scene(scene) => {
+                    let now = clock.now();
+                    let step = decide(&scene.case, now);
+                    let doubt = scene.case.phase.off().and_then(|off| scene.case.doubt(off, now));
+                    tracing::debug!(?step, ?doubt, case = ?scene.case, "decided");
+                    self.wake_holder(&scene);
+                    actor.act(*scene, step).await
+                }
+            };
+            match outcome {
+                Ok(Outcome::Went) => {}
+                Ok(Outcome::Wait(pause)) => return Ok(Some(pause)),
+                Ok(Outcome::Over) => return Ok(None),
+                // Something has changed since it was read; what changes all the time is not raced against.
+                Err(error) if error.is_conflict() && conflicts < CONFLICTS => {
+                    tracing::debug!(error = error.story(), "conflict: looking again");
+                    conflicts += 1;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     /// Whoever holds the node for which this one waits may be able to hand it over now (L6).
     fn wake_holder(&self, scene: &observe::Scene) {
         if let (Claim::Others, Some(holder)) = (scene.case.claim, &scene.holder) {
@@ -257,7 +276,7 @@ impl Context {
         );
     }
 
-    fn failed(&self, far: &FenceAgentsRemediation, uid: &str, error: &observe::Error) -> Action {
+    fn failed(&self, far: &FenceAgentsRemediation, uid: &str, error: &observe::Error) -> Duration {
         let text = match error {
             observe::Error::Cluster(error) => error.story(),
             observe::Error::Resolve(_) | observe::Error::Malformed(_) | observe::Error::Moving => error.to_string(),
@@ -275,7 +294,7 @@ impl Context {
             }
             _ => {}
         }
-        Action::requeue(RETRY_FIRST.saturating_mul(1 << (*count).min(8)).min(RETRY_LAST))
+        RETRY_FIRST.saturating_mul(1 << (*count).min(8)).min(RETRY_LAST)
     }
 }
 
@@ -324,3 +343,33 @@ async fn refuse_each(client: &Client, clock: &Clock, events: &Events, message: &
 
 /// The reason of that condition and of its event.
 const FOREIGN: &str = "ForeignOperator";
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::FenceAgentsRemediationSpec;
+
+    /// An API server that is behind knows nothing yet of what the watch has told of. (Found by the simulation.)
+    #[tokio::test(start_paused = true)]
+    async fn what_was_not_deleted_is_asked_for_again() {
+        let answer = json!({ "kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404 }).to_string();
+        let service = tower::service_fn(move |_: Request<Body>| {
+            let answer = Response::builder().status(404).body(Body::from(answer.clone().into_bytes()));
+            async move { answer }
+        });
+        let (client, clock) = (Client::new(service, "ns"), Clock::system());
+        let scripts = Arc::new(Scripts::new("/nonexistent".as_ref(), false));
+        let (events, _publisher) = Events::new(clock.clone(), "test".to_owned());
+        let (reconciler, _woken) = Reconciler::new(Observer::watching(client, clock, scripts), events);
+        let spec: FenceAgentsRemediationSpec = serde_json::from_value(json!({ "agent": "fence_redfish" })).unwrap();
+        let mut far = FenceAgentsRemediation::new("n", spec);
+        far.metadata.namespace = Some("ns".to_owned());
+        assert_eq!(reconciler.reconcile(&far).await, Some(RETRY_LAST));
+        far.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        assert_eq!(reconciler.reconcile(&far).await, None);
+    }
+}

@@ -217,11 +217,7 @@ fn halted(scene: &Scene, why: Why, answer: Option<&str>, now: Now) -> Told {
 fn not_proven(scene: &Scene, heard: &str, answer: Option<&str>, kept: &str, now: Now) -> (&'static str, String) {
     let node = name(scene);
     let refused = answer.unwrap_or("no answer");
-    let off = match scene.case.phase {
-        Phase::Proving { off, .. } | Phase::Releasing { off, .. } | Phase::Halted { off: Some(off), .. } => Some(off),
-        Phase::Accepted | Phase::Isolating { .. } | Phase::Restoring { .. } | Phase::Done { .. } => None,
-        Phase::Halted { off: None, .. } => None,
-    };
+    let off = scene.case.phase.off();
     let answered = off.is_some_and(|off| off.answered);
     match off.and_then(|off| scene.case.doubt(off, now)) {
         Some(Doubt::Uncommanded) if !answered => (

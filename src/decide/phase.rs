@@ -85,6 +85,15 @@ impl Phase {
 }
 
 impl Phase {
+    /// Returns the off that is to be proven, if there is one.
+    pub fn off(self) -> Option<Off> {
+        match self {
+            Phase::Proving { off, .. } | Phase::Releasing { off, .. } => Some(off),
+            Phase::Halted { off, .. } => off,
+            Phase::Accepted | Phase::Isolating { .. } | Phase::Restoring { .. } | Phase::Done { .. } => None,
+        }
+    }
+
     /// Returns the phase with no time later than `now`, if it has any.
     pub(super) fn not_after(self, now: Time) -> Option<Self> {
         let off = |off: Off| Off { at: off.at.min(now), ..off };

@@ -91,6 +91,21 @@ pub struct Device<'a> {
     pub access: Access,
 }
 
+/// Makes isolators. The operator's own is [`Scripts`], which serves every agent; a simulation brings another.
+pub trait Workshop: Send + Sync {
+    /// Builds the isolator of a device.
+    ///
+    /// # Errors
+    /// As [`build`].
+    fn build(&self, device: Device<'_>) -> Result<Box<dyn Isolator>, agents::Error>;
+}
+
+impl Workshop for Scripts {
+    fn build(&self, device: Device<'_>) -> Result<Box<dyn Isolator>, agents::Error> {
+        build(device, self)
+    }
+}
+
 /// Builds the isolator of a device. Which agent's name is served by which driver is for the order to say.
 ///
 /// # Errors

@@ -31,7 +31,7 @@ use crate::clock::{Clock, millis};
 use crate::cluster::{self, call};
 use crate::decide::{Case, Claim, Identity, Leave, Millis, Order, Phase, Pods, Policy, Reading, Rest, Volumes, Why};
 use crate::devices::{Asking, Boot, Devices};
-use crate::isolate::{self, Device, Isolator, Scripts, Sight, State};
+use crate::isolate::{Device, Isolator, Scripts, Sight, State, Workshop};
 use crate::resolve::{self, Action, Resolved};
 use crate::{marks, status};
 
@@ -126,6 +126,8 @@ pub struct Observer {
     pub devices: Arc<Devices>,
     /// The agents' scripts.
     pub scripts: Arc<Scripts>,
+    /// Makes the isolators.
+    pub workshop: Arc<dyn Workshop>,
     /// Who else may be at work on a node.
     pub holds: Arc<Holds>,
 }
@@ -134,6 +136,7 @@ impl Observer {
     /// Makes one for whoever only watches another operator: it shares with nobody what it remembers.
     pub fn watching(client: Client, clock: Clock, scripts: Arc<Scripts>) -> Self {
         let holds = Arc::new(Holds::new(String::new()));
+        let workshop = scripts.clone();
         Self {
             client,
             clock,
@@ -141,6 +144,7 @@ impl Observer {
             breaker: Arc::default(),
             devices: Arc::default(),
             scripts,
+            workshop,
             holds,
         }
     }
@@ -310,7 +314,7 @@ impl Observer {
         // What spec and Secrets say now is for the agent that they name now.
         let is_served = order.agent == now.order.agent && order.driver == now.order.driver;
         let build = || match is_served {
-            true => isolate::build(device, &self.scripts),
+            true => self.workshop.build(device),
             false => Err(agents::Error::Config("the spec now has another agent than was pinned".to_owned())),
         };
         match self.memories.device(uid, order, &now.inputs, build) {
