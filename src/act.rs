@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -165,9 +166,11 @@ impl Actor<'_> {
     /// An out-of-service taint that FAR put there becomes our barrier, before its word for it is overwritten: it is to come off
     /// as ours do (S1), and not to be taken for an administrator's.
     async fn adopt(&self, far: &FenceAgentsRemediation, node: Option<&Node>) -> Result<(), cluster::Error> {
+        let since = far.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |at| at.0);
         let released = far.status.as_ref().is_some_and(status::is_released_by_far);
         let fars = released && far.spec.remediation_strategy == RemediationStrategy::OutOfServiceTaint;
-        let Some((node, patch)) = node.filter(|_| fars).and_then(|node| Some((node, marks::adopt(node)?))) else {
+        let Some((node, patch)) = node.filter(|_| fars).and_then(|node| Some((node, marks::adopt(node, since)?)))
+        else {
             return Ok(());
         };
         let nodes: Api<Node> = Api::all(self.client.clone());

@@ -6,7 +6,7 @@
 
 mod ledger;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::api::{ListParams, ObjectMeta, PostParams};
@@ -14,7 +14,7 @@ use kube::core::PartialObjectMeta;
 use kube::{Api, Client, ResourceExt};
 
 pub use ledger::{Answer, Limits, Share, Why};
-use ledger::{Ask, Ledger};
+use ledger::{Ask, Ledger, Now};
 
 use crate::api::{FenceAgentsRemediation, Guarded};
 use crate::cluster::{self, call};
@@ -100,7 +100,13 @@ impl Breaker {
         let known = call("reading the breaker's ledger", maps.get_opt(NAME)).await?;
         let text = known.as_ref().and_then(|map| map.data.as_ref()).and_then(|data| data.get(KEY));
         // Spoilt by hand: as good as deleted, which is how a person closes it.
-        let mut ledger = text.and_then(|text| serde_json::from_str::<Ledger>(text).ok()).unwrap_or_default();
+        let ledger = text.and_then(|text| serde_json::from_str::<Ledger>(text).ok()).unwrap_or_default();
+        let mut ledger = ledger.believable(&self.limits, now);
+        let remediation = far.metadata.uid.as_deref().unwrap_or_default();
+        // Those who wait, and they may be hundreds, have nothing listed for them.
+        if let Some(answer) = ledger.answer_at_once(remediation, &self.limits, now) {
+            return Ok((answer, ledger, known));
+        }
         let nodes: Api<Node> = Api::all(client.clone());
         let nodes = call("counting the nodes", nodes.list_metadata(&ListParams::default())).await?.items;
         let domain = node.labels().get(&self.domain_label).map(String::as_str);
@@ -109,14 +115,15 @@ impl Breaker {
         };
         let remediations: Api<Guarded> = Api::all(client.clone());
         let all = call("listing the remediations", remediations.list(&ListParams::default())).await?.items;
-        let under_way: BTreeSet<_> = all.into_iter().filter_map(|far| far.0.ok()).filter_map(under_way).collect();
+        let mut at_work = Now::default();
+        all.into_iter().filter_map(|far| far.0.ok()).for_each(|far| count(&far, &mut at_work));
         let ask = Ask {
-            remediation: far.metadata.uid.as_deref().unwrap_or_default(),
+            remediation,
             node: node.metadata.name.as_deref().unwrap_or_default(),
             domain,
             nodes: nodes.len(),
             nodes_in_domain: nodes.iter().filter(in_domain).count(),
-            under_way: &under_way,
+            now: &at_work,
         };
         let answer = ledger.answer(&ask, &self.limits, now);
         match answer {
@@ -128,12 +135,13 @@ impl Breaker {
     }
 }
 
-/// The UID of a remediation that may have a machine off, or is about to. One that has halted is at rest: it may stay so for
-/// days.
-fn under_way(far: FenceAgentsRemediation) -> Option<String> {
-    match status::phase(far.status.as_ref()).ok()?? {
-        Phase::Accepted | Phase::Isolating { .. } | Phase::Proving { .. } => far.metadata.uid,
-        Phase::Releasing { .. } | Phase::Restoring { .. } => far.metadata.uid,
-        Phase::Done { .. } | Phase::Halted { .. } => None,
+/// One that has halted is not at work: it may stay so for days.
+fn count(far: &FenceAgentsRemediation, now: &mut Now) {
+    let (Some(uid), Ok(Some(phase))) = (far.uid(), status::phase(far.status.as_ref())) else { return };
+    match phase {
+        Phase::Accepted => drop(now.accepted.insert(uid)),
+        Phase::Isolating { .. } | Phase::Proving { .. } => drop(now.acting.insert(uid)),
+        Phase::Releasing { .. } | Phase::Restoring { .. } => drop(now.acting.insert(uid)),
+        Phase::Done { .. } | Phase::Halted { .. } => {}
     }
 }

@@ -8,6 +8,7 @@ use kube::{Api, Client, ResourceExt};
 
 use crate::api::{FenceAgentsRemediation, NODE_NAME_ANNOTATION};
 use crate::cluster::{self, call};
+use crate::resolve::is_object_name;
 
 /// Whose Machines are known.
 const GROUPS: [&str; 2] = ["machine.openshift.io", "cluster.x-k8s.io"];
@@ -56,6 +57,10 @@ pub async fn node_name(
         several => return Ok(Err(NoNode::Several(several.len()))),
     };
     let (group, version) = owner.api_version.split_once('/').unwrap_or_default();
+    // Both become parts of a path.
+    if !is_object_name(&owner.name) || !is_object_name(version) {
+        return Ok(Err(NoNode::Missing(owner.name.chars().filter(|c| !c.is_control()).take(100).collect())));
+    }
     let resource = ApiResource {
         group: group.to_owned(),
         version: version.to_owned(),

@@ -100,9 +100,13 @@ pub fn unclaim(node: &Node, uid: &str, entry: i64) -> Value {
 }
 
 /// Makes the out-of-service taint that FAR put there our barrier, which is taken down as any of ours; `None` if there is none,
-/// or if it is ours already. The taint says nobody's name: that it is FAR's, the caller must know.
-pub fn adopt(node: &Node) -> Option<Value> {
-    let foreign = out_of_service(node) && !node.annotations().contains_key(BARRIER);
+/// if it is ours already, or if it was there before `since`. The taint says nobody's name: that it is FAR's, the caller must
+/// know.
+pub fn adopt(node: &Node, since: Timestamp) -> Option<Value> {
+    let added = |taint: &&Taint| taint.key == OUT_OF_SERVICE_TAINT && taint.effect == NO_EXECUTE;
+    let added = taints(node).iter().find(added).and_then(|taint| taint.time_added.as_ref());
+    let before = added.is_some_and(|added| added.0 < since);
+    let foreign = out_of_service(node) && !before && !node.annotations().contains_key(BARRIER);
     foreign.then(|| patch(node, json!({ BARRIER: OUT_OF_SERVICE_TAINT }), None))
 }
 
@@ -225,15 +229,22 @@ mod tests {
     fn what_far_left_is_found_and_adopted() {
         let admins = json!({ "key": OUT_OF_SERVICE_TAINT, "effect": "NoExecute", "value": "mine" });
         let fars = json!({ "key": OUT_OF_SERVICE_TAINT, "effect": "NoExecute", "value": OUT_OF_SERVICE_VALUE });
-        assert!(adopt(&node(&json!([admins]))).is_none() && adopt(&node(&json!([]))).is_none());
+        assert!(
+            adopt(&node(&json!([admins])), Timestamp::UNIX_EPOCH).is_none()
+                && adopt(&node(&json!([])), Timestamp::UNIX_EPOCH).is_none()
+        );
         let mut left = node(&json!([fars]));
         assert!(!barred(&left) && !out_of_service_though_ready(&left), "as long as the node is down");
         left.status = serde_json::from_value(json!({"conditions": [{"type": "Ready", "status": "True"}]})).unwrap();
         assert!(out_of_service_though_ready(&left));
-        let patch = adopt(&left).expect("there is one");
+        let later = Timestamp::from_second(1_800_000_000).expect("a time");
+        let patch = adopt(&left, Timestamp::UNIX_EPOCH).expect("there is one");
+        let timed = json!({ "key": OUT_OF_SERVICE_TAINT, "effect": "NoExecute", "value": OUT_OF_SERVICE_VALUE, "timeAdded": "2026-01-01T00:00:00Z" });
+        assert!(adopt(&node(&json!([timed])), later).is_none(), "older than the remediation: an administrator's");
+        assert!(adopt(&node(&json!([timed])), Timestamp::UNIX_EPOCH).is_some());
         assert_eq!(patch["metadata"]["resourceVersion"], "7");
         apply(&mut left, patch);
-        assert!(barred(&left) && adopt(&left).is_none() && !out_of_service_though_ready(&left));
+        assert!(barred(&left) && adopt(&left, Timestamp::UNIX_EPOCH).is_none() && !out_of_service_though_ready(&left));
         let patch = retract(&left);
         apply(&mut left, patch);
         assert!(taints(&left).is_empty());

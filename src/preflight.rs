@@ -24,7 +24,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::PostParams;
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, Resource, ResourceExt};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -46,6 +46,8 @@ const AT_ONCE: usize = 16;
 const INTERPRETERS: usize = 4;
 /// A status waits this long for the other checks of its template: a thousand results are not a thousand writes.
 const GATHER: Duration = Duration::from_secs(1);
+/// What is refused now is refused again: a permission is missing, or an object that is older than a rule of its schema.
+const WRITE_AGAIN: Duration = Duration::from_secs(60);
 /// How often templates are looked at where nothing is checked: for the annotation.
 const IDLE: Duration = Duration::from_secs(30);
 /// Nodes and templates are listed no more often than this, however short the period.
@@ -69,6 +71,14 @@ pub(crate) struct Context {
     scripts: Arc<Scripts>,
     interpreters: Semaphore,
     at_once: Semaphore,
+}
+
+impl Context {
+    /// Waits for a place among those who ask at a time. A node that may just have died does not stand in line behind those that
+    /// have not.
+    async fn place(&self, job: &Job) -> Option<SemaphorePermit<'_>> {
+        if job.soon { None } else { self.at_once.acquire().await.ok() }
+    }
 }
 
 /// Runs for ever. Dropping it ends all checks.
@@ -101,6 +111,8 @@ struct Preflight {
     nodes: Arc<Nodes>,
     /// Nodes that a remediation is at work on.
     busy: BTreeSet<String>,
+    /// When that was last seen.
+    asked_busy: Instant,
     /// When all that is listed was listed, and when it is again.
     listed: Instant,
     list: Instant,
@@ -134,6 +146,7 @@ impl Preflight {
             nodes: Arc::default(),
             busy: BTreeSet::new(),
             listed: Instant::now(),
+            asked_busy: Instant::now(),
             list: Instant::now(),
             checks: JoinSet::new(),
             beats: Beats::default(),
@@ -158,7 +171,13 @@ impl Preflight {
                 biased;
                 Some(done) = self.checks.join_next() => match done {
                     Ok(done) => self.done(done).await,
-                    Err(error) => tracing::warn!(%error, "a check ended without a result"),
+                    Err(error) => {
+                        tracing::warn!(%error, "a check ended without a result");
+                        // Whose it was is not told: another check of one that is still asked only waits for its turn.
+                        self.templates.values_mut().for_each(|known| {
+                            known.pairs.values_mut().for_each(|pair| pair.in_flight = false);
+                        });
+                    }
                 },
                 Some(event) = leases.next() => self.beat(event).await,
                 Some(event) = changes.next() => self.changed(&event),
@@ -209,8 +228,6 @@ impl Preflight {
                 let (context, uid, generation) =
                     (self.context.clone(), uid.clone(), known.template.metadata.generation);
                 self.checks.spawn(async move {
-                    // A node that may just have died does not stand in line behind those that have not.
-                    let _place = if job.soon { None } else { context.at_once.acquire().await.ok() };
                     let outcome = check(&context, &job).await;
                     Done { template: uid, generation, node: job.node, outcome }
                 });
@@ -227,22 +244,35 @@ impl Preflight {
             pair.in_flight = false; // of a spec that is no longer
             return pair.hurry();
         }
-        if let Outcome::GaveWay = outcome {
-            // A remediation has begun: which nodes are to be left alone is seen before the next try. Giving way time and
-            // again would leave an IPMI session behind each time, and a BMC has few.
-            self.list = self.list.min(self.listed + LIST_MIN);
-        }
+        // A remediation has begun: which nodes are to be left alone is seen before the next try. Giving way time and again would
+        // leave an IPMI session behind each time, and a BMC has few.
+        let gave_way = matches!(outcome, Outcome::GaveWay);
+        // Only what was read just now says whether the machine has power.
+        let (off, on) = match &outcome {
+            Outcome::Checked(checked, _) if checked.asked.is_some() => (checked.off, checked.on),
+            Outcome::Checked(..) | Outcome::Unchanged | Outcome::GaveWay => (false, false),
+        };
         if pair.done(outcome, &self.times, now) {
             known.write.get_or_insert(now + GATHER);
         }
-        let is_on = |checked: &check::Checked| checked.power == Some(agents::PowerState::On);
-        let (off, on) = pair.checked.as_ref().map_or((false, false), |checked| (checked.off, is_on(checked)));
         let marked = self.nodes.get(&node).is_some_and(|facts| facts.marked);
         if self.settings.detect && off && !marked && self.beats.is_stale(&node) {
             let through = known.template.name_any();
             self.mark(&node, Some(&through), "").await;
         } else if marked && on {
             self.mark(&node, None, "the machine's power was read On").await;
+        }
+        if gave_way && now >= self.asked_busy + LIST_MIN {
+            self.ask_busy().await;
+        }
+    }
+
+    /// Sees which nodes have a remediation.
+    async fn ask_busy(&mut self) {
+        self.asked_busy = Instant::now();
+        match busy(&self.context.client).await {
+            Ok(busy) => self.busy = busy,
+            Err(error) => tracing::warn!(error = error.story(), "asking all the same"),
         }
     }
 
@@ -253,10 +283,7 @@ impl Preflight {
             return;
         }
         tracing::debug!(?stale, "Leases were not renewed");
-        match busy(&self.context.client).await {
-            Ok(busy) => self.busy = busy,
-            Err(error) => tracing::warn!(error = error.story(), "asking all the same"),
-        }
+        self.ask_busy().await;
         for known in self.templates.values_mut() {
             for (_, pair) in known.pairs.iter_mut().filter(|(node, _)| stale.contains(node)) {
                 pair.hurry();
@@ -291,7 +318,7 @@ impl Preflight {
             Event::Init | Event::InitDone => false,
         };
         if news {
-            self.list = Instant::now();
+            self.list = self.list.min(self.listed + LIST_MIN);
         }
     }
 
@@ -301,10 +328,14 @@ impl Preflight {
         for known in self.templates.values_mut().filter(|known| known.write.is_some_and(|at| at <= now)) {
             known.write = None;
             if let Err(error) = known.write(&self.context).await {
-                // Whoever was faster is listed next; what is told then is what is known then.
-                tracing::debug!(error = error.story(), "the status of a template was not written");
-                known.write = Some(now + GATHER);
-                self.list = self.list.min(now + GATHER);
+                if error.is_conflict() {
+                    // Whoever was faster is listed next; what is told then is what is known then.
+                    known.write = Some(now + GATHER);
+                    self.list = self.list.min(self.listed + LIST_MIN);
+                } else {
+                    tracing::warn!(error = error.story(), "the status of a template was not written");
+                    known.write = Some(now + WRITE_AGAIN);
+                }
             }
         }
     }
@@ -314,7 +345,10 @@ impl Preflight {
         let Context { client, clock, events, .. } = &*self.context;
         let marker = Marker { client, clock, events };
         let written = match through {
-            Some(through) => marker.mark(node, through).await,
+            Some(through) => {
+                let uid = self.nodes.get(node).map_or_else(String::new, |facts| facts.uid.clone());
+                marker.mark(node, &uid, through).await
+            }
             None => marker.unmark(node, why).await,
         };
         match written {

@@ -34,7 +34,7 @@ const LAYERS: &[Layer] = &[
         not: DEVICES,
     },
     Layer { module: "resolve", may: &["api", "clock", "cluster"], not: &["reqwest", "std::process"] },
-    Layer { module: "machine", may: &["api", "cluster"], not: DEVICES },
+    Layer { module: "machine", may: &["api", "cluster", "resolve::is_object_name"], not: DEVICES },
     // Takes a proof, and can't look for itself.
     Layer { module: "release", may: &["clock", "cluster", "decide::Proof", "marks"], not: DEVICES },
     // Knows what devices said, and of no remediation.

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::decide::{Millis, Time};
 
+/// Remediations kept in the ledger: an API object may have 1 MiB, and one takes some 200 bytes, names included.
+const MAX: usize = 2_000;
+
 /// So many, or such a part of all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
@@ -93,8 +96,23 @@ pub struct Ask<'a> {
     pub nodes: usize,
     /// How many in this domain.
     pub nodes_in_domain: usize,
-    /// UIDs of the remediations that are under way now.
-    pub under_way: &'a BTreeSet<String>,
+    /// Which remediations are under way now.
+    pub now: &'a Now,
+}
+
+/// Remediations that are under way, by UID.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Accepted; they count if they were let through.
+    pub accepted: BTreeSet<String>,
+    /// Further: they count also if somebody has deleted the ledger since.
+    pub acting: BTreeSet<String>,
+}
+
+impl Now {
+    fn has(&self, remediation: &str) -> bool {
+        self.accepted.contains(remediation) || self.acting.contains(remediation)
+    }
 }
 
 /// The answer.
@@ -152,17 +170,30 @@ impl fmt::Display for Why {
 }
 
 impl Ledger {
+    /// Leaves out what was begun further ahead of the clock than a window: it would count for days. (A breaker that was opened
+    /// then stays open: closing one is a person's.)
+    pub fn believable(mut self, limits: &Limits, now: Time) -> Self {
+        self.begun.retain(|start| start.at <= now.saturating_add(millis(limits.window)));
+        self
+    }
+
+    /// Tells what can be told without knowing anything else of the cluster.
+    pub fn answer_at_once(&self, remediation: &str, limits: &Limits, now: Time) -> Option<Answer> {
+        if self.begun.iter().any(|start| start.remediation == remediation) {
+            return Some(Answer::Admitted);
+        }
+        let until = |since: Time| limits.cool_down.map(|lasts| since.saturating_add(millis(lasts)));
+        let open = self.open.filter(|since| until(*since).is_none_or(|until| now < until));
+        open.map(|since| Answer::Waits(Why::Open { since, until: until(since) }))
+    }
+
     /// Tells whether a remediation may begin.
     pub fn answer(&self, ask: &Ask<'_>, limits: &Limits, now: Time) -> Answer {
-        if self.begun.iter().any(|start| start.remediation == ask.remediation) {
-            return Answer::Admitted;
+        if let Some(answer) = self.answer_at_once(ask.remediation, limits, now) {
+            return answer;
         }
-        let lasts = limits.cool_down.map(millis);
-        let until = |since: Time| lasts.map(|lasts| since.saturating_add(lasts));
-        if let Some(since) = self.open.filter(|since| until(*since).is_none_or(|until| now < until)) {
-            return Answer::Waits(Why::Open { since, until: until(since) });
-        }
-        let under_way = self.begun.iter().filter(|start| ask.under_way.contains(&start.remediation)).count();
+        let let_through = |start: &&Start| ask.now.accepted.contains(&start.remediation);
+        let under_way = ask.now.acting.len() + self.begun.iter().filter(let_through).count();
         if let Some(most) = limits.concurrent.map(|share| share.of(ask.nodes)).filter(|most| under_way >= *most) {
             return Answer::Waits(Why::Concurrent { most });
         }
@@ -171,7 +202,7 @@ impl Ledger {
             now.saturating_sub(start.at) < millis(limits.window) && self.open.is_none_or(|opened| start.at > opened)
         };
         let all = self.begun.iter().filter(lately).count();
-        if limits.begun.is_some_and(|share| all >= share.of(ask.nodes)) {
+        if limits.begun.is_some_and(|share| all >= share.of(ask.nodes)) || self.begun.len() >= MAX {
             return Answer::Trips;
         }
         if let (Some(share), Some(domain)) = (limits.in_domain, ask.domain) {
@@ -187,9 +218,8 @@ impl Ledger {
 
     /// Writes down that a remediation begins now, and forgets what counts no more.
     pub fn begin(&mut self, ask: &Ask<'_>, limits: &Limits, now: Time) {
-        self.begun.retain(|start| {
-            now.saturating_sub(start.at) < millis(limits.window) || ask.under_way.contains(&start.remediation)
-        });
+        self.begun
+            .retain(|start| now.saturating_sub(start.at) < millis(limits.window) || ask.now.has(&start.remediation));
         self.begun.push(Start {
             remediation: ask.remediation.to_owned(),
             node: ask.node.to_owned(),
@@ -222,22 +252,21 @@ mod tests {
     struct Site {
         ledger: Ledger,
         limits: Limits,
-        under_way: BTreeSet<String>,
+        now: Now,
     }
 
     impl Site {
         fn new(limits: Limits) -> Self {
-            Self { ledger: Ledger::default(), limits, under_way: BTreeSet::new() }
+            Self { ledger: Ledger::default(), limits, now: Now::default() }
         }
 
         fn ask<'a>(&'a self, name: &'a str, domain: Option<&'a str>) -> Ask<'a> {
-            let under_way = &self.under_way;
-            Ask { remediation: name, node: name, domain, nodes: 100, nodes_in_domain: 10, under_way }
+            Ask { remediation: name, node: name, domain, nodes: 100, nodes_in_domain: 10, now: &self.now }
         }
 
         /// Asks, and does what act does.
         fn at(&mut self, now: Time, name: &str, domain: Option<&str>) -> Answer {
-            let mut ledger = self.ledger.clone();
+            let mut ledger = self.ledger.clone().believable(&self.limits, now);
             let ask = self.ask(name, domain);
             let answer = ledger.answer(&ask, &self.limits, now);
             match &answer {
@@ -246,7 +275,7 @@ mod tests {
                 Answer::Admitted | Answer::Waits(_) => {}
             }
             if answer == Answer::Free {
-                self.under_way.insert(name.to_owned());
+                self.now.acting.insert(name.to_owned());
             }
             self.ledger = ledger;
             answer
@@ -315,8 +344,25 @@ mod tests {
         assert_eq!(site.at(NOW, "a", None), Answer::Free);
         assert_eq!(site.at(NOW, "b", None), Answer::Free);
         assert_eq!(site.at(NOW, "c", None), Answer::Waits(Why::Concurrent { most: 2 }));
-        site.under_way.remove("a");
+        site.now.acting.remove("a");
         assert_eq!(site.at(NOW + 1, "c", None), Answer::Free);
+        site.ledger = Ledger::default();
+        assert_eq!(site.at(NOW + 2, "d", None), Answer::Waits(Why::Concurrent { most: 2 }), "b and c are still off");
+        // One that was let through, and has not sent its off yet.
+        site.now = Now { accepted: BTreeSet::from(["e".to_owned(), "f".to_owned()]), ..Now::default() };
+        assert_eq!(site.at(NOW + 2, "e", None), Answer::Free);
+        site.now.acting.clear();
+        assert_eq!(site.at(NOW + 2, "f", None), Answer::Free, "one of two");
+        site.now.acting.clear();
+        assert_eq!(site.at(NOW + 2, "g", None), Answer::Waits(Why::Concurrent { most: 2 }));
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_counts_for_no_longer_than_any() {
+        let mut site = Site::new(Limits { begun: Some(Share::Count(1)), ..limits() });
+        assert_eq!(site.at(NOW + 86_400_000, "a", None), Answer::Free);
+        assert_eq!(site.at(NOW, "b", None), Answer::Free);
+        assert_eq!(site.at(NOW, "c", None), Answer::Trips);
     }
 
     #[test]

@@ -111,6 +111,16 @@ pub struct Case {
 }
 
 impl Case {
+    /// Tells whether the machine was on since its node booted. Preflight's word for it counts only together with an answer
+    /// of now: a BMC that is silent may be restarting, and say Off falsely when it is back (P2).
+    pub(super) fn was_on(&self) -> bool {
+        match self.reading {
+            Reading::Running => true,
+            Reading::Isolated { .. } => self.witnessed,
+            Reading::Unknown | Reading::Refused => false,
+        }
+    }
+
     /// Tells whether nothing remains of the set.
     pub(super) fn released(&self) -> bool {
         self.pods == Pods::Gone && self.volumes == Volumes::Gone

@@ -43,6 +43,8 @@ const LOOK_LATE: Millis = 2_000;
 const LOOK_HALTED: Millis = 30_000;
 /// What only the API server has to be asked for (another's claim, the quorum, a Secret that was missing).
 const ASK_AGAIN: Millis = 2_000;
+/// The same of a remediation that waits because there are so many.
+const ASK_AGAIN_MANY: Millis = 10_000;
 
 /// One change of the cluster. Each can be repeated.
 #[derive(Debug, PartialEq, Eq)]
@@ -110,9 +112,7 @@ pub fn decide(c: &Case, now: Now) -> Step {
     let halt = |why, off| Enter(Halted { why, off, rest: Rest::NEW });
     // Nothing can have been sent, so there is nothing to wait for either.
     let decline = |why| Enter(Halted { why, off: None, rest: Rest::UNTOUCHED });
-    let isolate = |attempt, seen_on: bool| {
-        Enter(Isolating { attempt, seen_on: seen_on || c.witnessed || c.reading == Reading::Running })
-    };
+    let isolate = |attempt, seen_on: bool| Enter(Isolating { attempt, seen_on: seen_on || c.was_on() });
     let again = |attempt, off: Off| match attempt < attempts {
         true => isolate(attempt + 1, off.seen_on),
         false => halt(c.unproven(), Some(off)),
@@ -157,12 +157,12 @@ pub fn decide(c: &Case, now: Now) -> Step {
         Accepted if let Some(hold) = c.hold.filter(|hold| hold.before_claim()) => decline(Why::Held(hold)),
         Accepted => match c.claim {
             Claim::Others => decline(Why::Busy),
+            // Before anything is written on the node: who waits for others to be through leaves no taint.
+            Claim::Free | Claim::Ours if !c.admitted => Do(Effect::Admit),
             // A1: before anybody looks, so that nothing new is scheduled there, and before the quorum is counted (A3).
             Claim::Free => Do(Effect::Claim),
             Claim::Ours if let Some(why) = c.hopeless() => decline(why),
             Claim::Ours if let Some(hold) = c.hold => decline(Why::Held(hold)), // A3
-            // Last of all: whoever is counted begins.
-            Claim::Ours if !c.admitted => Do(Effect::Admit),
             Claim::Ours => isolate(1, false),
         },
 
@@ -314,6 +314,7 @@ impl Case {
             return Step::Enter(Phase::Halted { why, off, rest: Rest { yielded: true, ..rest } });
         }
         self.rest(match why {
+            Why::Held(Hold::Budget) => ASK_AGAIN_MANY,
             Why::Busy | Why::Held(_) | Why::Unresolved | Why::NewOrder => ASK_AGAIN,
             // The device is left alone; but Secrets are not watched.
             Why::Refused | Why::WrongMachine => ASK_AGAIN,

@@ -74,11 +74,11 @@ impl Phase {
             Phase::Halted { rest: Rest { yielded: true, .. }, .. } => barrier,
             Phase::Halted { why, off, rest: Rest { yielded: false, .. } } => match why {
                 Why::Unheard | Why::NotProven => true,
-                Why::Held(_) => off.is_some(), // else Accepted looks
+                Why::Held(_) => barrier || off.is_some(), // else Accepted looks
                 Why::Refused | Why::WrongMachine => edited,
                 Why::NotRestored => barrier || edited, // the node's own life tells
                 Why::TimedOut | Why::NodeGone | Why::NewOrder => barrier,
-                Why::Busy | Why::Unresolved => false,
+                Why::Busy | Why::Unresolved => barrier,
             },
         }
     }

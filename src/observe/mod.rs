@@ -228,13 +228,14 @@ impl Observer {
         let looks = phase.looks(claim, barrier, edited);
         let ours = node.as_ref().filter(|_| !gone);
         let named = pinned.or(resolved.as_ref().ok().map(|now| &now.order));
-        let witnessed = named
-            .zip(ours.and_then(boot))
-            .is_some_and(|(order, boot)| self.devices.witnessed(order, boot, Instant::now()));
         let (device, sight) = match (named, &resolved) {
             (Some(order), Ok(now)) => self.look(&uid, order, now, ours, looks).await,
             (None, _) | (_, Err(_)) => (None, None),
         };
+        // After the look: one that nobody answered ends what was witnessed before it (P2).
+        let witnessed = named
+            .zip(ours.and_then(boot))
+            .is_some_and(|(order, boot)| self.devices.witnessed(order, boot, Instant::now()));
         let identity = match (&sight, named) {
             (Some(sight), Some(order)) => identity(order, sight),
             _ => Identity::Unsaid,

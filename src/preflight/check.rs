@@ -80,6 +80,8 @@ pub(super) struct Checked {
     pub asked: Option<(Timestamp, Duration)>,
     /// Off was read from the right machine: by its identity, or by a witness.
     pub off: bool,
+    /// On was read from a device that names this very machine.
+    pub on: bool,
 }
 
 impl Checked {
@@ -87,7 +89,7 @@ impl Checked {
         let cut = message.char_indices().nth(MAX_MESSAGE).map(|(at, _)| format!("{}…", &message[..at]));
         let message = Some(cut.unwrap_or(message));
         let (driver, power, system_uuid, asked) = (None, None, None, None);
-        Self { ready: false, reason, message, may_pass, driver, power, system_uuid, asked, off: false }
+        Self { ready: false, reason, message, may_pass, driver, power, system_uuid, asked, off: false, on: false }
     }
 
     fn of(error: &agents::Error) -> Self {
@@ -111,9 +113,13 @@ pub(super) async fn check(context: &Context, job: &Job) -> Outcome {
     let far = remediation(&job.template, &job.node);
     let expected = Some(facts.system_uuid.as_str()).filter(|uuid| !uuid.is_empty());
     let expected = expected.filter(|_| far.spec.identity_policy() == IdentityPolicy::Enforce);
-    let by = Instant::now() + RESOLVE;
     let client = context.client.clone();
-    let resolved = match resolve::resolve(client, &far, &job.node, expected, &*context.scripts, by).await {
+    let resolved = {
+        let _place = context.place(job).await;
+        let by = Instant::now() + RESOLVE;
+        resolve::resolve(client, &far, &job.node, expected, &*context.scripts, by).await
+    };
+    let resolved = match resolved {
         Ok(resolved) => resolved,
         Err(error) => {
             return Outcome::Checked(Checked::failed(error.label(), error.story(), error.may_pass()), None);
@@ -140,8 +146,8 @@ pub(super) async fn check(context: &Context, job: &Job) -> Outcome {
             );
         }
     };
-    let (time, _interpreter) = match order.driver {
-        Driver::Native => (LOOK, None),
+    let (time, _place) = match order.driver {
+        Driver::Native => (LOOK, context.place(job).await),
         Driver::Script => (LOOK_SCRIPT, context.interpreters.acquire().await.ok()),
     };
     let asker = format!("{}/{}", job.template.uid().unwrap_or_default(), job.node);
@@ -208,8 +214,9 @@ fn judge(ready: &Result<Ready, agents::Error>, order: &Order, nodes: &Nodes, wit
         }
     };
     let off = status.power == PowerState::Off && (same == Some(true) || (same.is_none() && witnessed));
+    let on = status.power == PowerState::On && same == Some(true);
     let (power, system_uuid) = (Some(status.power.clone()), status.system_uuid.map(|uuid| uuid.to_string()));
-    Checked { power, system_uuid, off, ..checked }
+    Checked { power, system_uuid, off, on, ..checked }
 }
 
 /// Names both machines: crossed cables are found by that.

@@ -93,9 +93,12 @@ impl Marker<'_> {
     ///
     /// # Errors
     /// The API server's.
-    pub(super) async fn mark(&self, node: &str, through: &str) -> Result<(), cluster::Error> {
+    pub(super) async fn mark(&self, node: &str, uid: &str, through: &str) -> Result<(), cluster::Error> {
         let message = format!("its Lease is stale, and the machine's power was read Off ({through})");
-        self.patch(node, marked(&message, self.clock.timestamp())).await?;
+        let mut patch = marked(&message, self.clock.timestamp());
+        // Not on another Node that has the name meanwhile: 409 then.
+        patch["metadata"] = json!({ "uid": uid });
+        self.patch(node, patch).await?;
         tracing::info!(node, "{message}");
         self.events.publish(&about(node), Kind::Warning, "PoweredOff", &message);
         Ok(())

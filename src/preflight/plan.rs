@@ -41,6 +41,8 @@ pub(super) struct Pair {
     /// When the device is asked next, whatever they say. `None`: now.
     ask: Option<Instant>,
     pub in_flight: bool,
+    /// It became due while it was in flight.
+    hurried: bool,
     /// Failures in a row that might have passed.
     failures: u32,
     /// It has answered with these inputs.
@@ -77,6 +79,7 @@ impl Pair {
     /// Makes it due, whatever was planned.
     pub(super) fn hurry(&mut self) {
         (self.due, self.ask) = (None, None);
+        self.hurried = self.in_flight;
     }
 
     /// Its node has a remediation, which looks itself.
@@ -87,6 +90,14 @@ impl Pair {
     /// Takes a result in, and plans the next check. True if there is something new to tell.
     pub(super) fn done(&mut self, outcome: Outcome, times: &Times, now: Instant) -> bool {
         self.in_flight = false;
+        let news = self.take(outcome, times, now);
+        if std::mem::take(&mut self.hurried) {
+            self.hurry();
+        }
+        news
+    }
+
+    fn take(&mut self, outcome: Outcome, times: &Times, now: Instant) -> bool {
         let (mut checked, inputs) = match outcome {
             Outcome::GaveWay => {
                 self.due = Some(now + LATER);

@@ -10,7 +10,9 @@ use testbed::controlplane::Timings;
 use testbed::rack::Layout;
 use testbed::wait;
 
-use crate::stage::{Cluster, NAMESPACE, Remediation, SOON, Stage, condition, message, phase_of, play, with_kind};
+use crate::stage::{
+    Cluster, NAMESPACE, Remediation, SOON, Stage, condition, message, phase_of, play, taint_keys, with_kind,
+};
 
 /// Nodes in all, and those that are reported dead within a second.
 const NODES: usize = 100;
@@ -41,6 +43,10 @@ fn a_tenth_is_fenced_and_the_others_wait() {
             settled(&all, fenced, &events).await?;
             let off = dead.iter().filter(|machine| !machine.history().is_empty()).count();
             ensure!(off == fenced, "{off} machines were switched, of {fenced}");
+            for machine in dead.iter().filter(|machine| machine.history().is_empty()) {
+                let taints = taint_keys(&stage.node(machine).await?);
+                ensure!(!taints.iter().any(|key| key.contains("medik8s")), "{} waits: {taints:?}", machine.name());
+            }
             let ledgers: Api<ConfigMap> = Api::namespaced(stage.client.clone(), NAMESPACE);
             ledgers.delete("ringfence-breaker", &DeleteParams::default()).await?;
         }

@@ -101,7 +101,7 @@ impl State {
             identity: view.identity,
             other_on: false,
             life: memory.life,
-            hold: (!self.quorum).then_some(Hold::Quorum),
+            hold: (!self.quorum).then_some(if world.escalates { Hold::Foreign } else { Hold::Quorum }),
             admitted: self.admitted,
             witnessed: self.witnessed && !(self.device_wrong() && world.no_plug),
             claim: view.claim,

@@ -55,7 +55,7 @@ pub struct World {
     pub no_plug: bool,
     /// The Secret may be deleted, and come back.
     pub unresolved: bool,
-    /// The quorum changes.
+    /// The quorum changes (where NHC escalates: another remediator comes and goes).
     pub quorum: bool,
     /// How many may begin is limited: each is counted first.
     pub breaker: bool,
@@ -248,6 +248,7 @@ pub const WORLDS: &[(&str, World)] = &[
     ("hand-over", World { other: true, late: true, timed_out: true, ..HEIR }),
     ("hand-over, successor", World { successor: true, late: true, ..HEIR }),
     ("hand-over, successor, timed out", World { successor: true, timed_out: true, late: true, ..HEIR }),
+    ("hand-over, successor, held", World { successor: true, quorum: true, owner: true, deleted: false, lies: false, lost: false, ..HEIR }),
     ("all, one attempt", World { quorum: true, attempts: 1, ..ALL }),
     ("two replicas", World { replicas: 2, lies: false, down: false, ..BASE }),
     ("two replicas, late", World { late: true, ..TWO }),
