@@ -91,6 +91,17 @@ pub struct Ready {
     pub lacks: Option<Error>,
 }
 
+/// What one visit to a BMC brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Visit {
+    /// The reading before the command.
+    pub before: Status,
+    /// How the command was answered.
+    pub answer: Result<(), Error>,
+    /// A reading right after an answer of success, where the same session allowed for one.
+    pub after: Option<Status>,
+}
+
 /// An order to a machine's power.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -108,6 +119,18 @@ pub trait PowerSwitch: Send + Sync {
     ///
     /// Errors: whatever kept us from a reading; no error is ever "probably off".
     fn status(&self, by: Instant) -> impl Future<Output = Result<Status, Error>> + Send;
+
+    /// Reads, sends a command whatever was read, and reads again: in one session, where the protocol has sessions. For those
+    /// who ask no more than that of a machine, such as the fence-agent command line.
+    ///
+    /// Errors: those of the first reading; nothing was sent then.
+    fn visit(&self, command: Command, by: Instant) -> impl Future<Output = Result<Visit, Error>> + Send {
+        async move {
+            let before = self.status(by).await?;
+            let answer = self.command(command, None, by).await;
+            Ok(Visit { before, answer, after: None })
+        }
+    }
 
     /// Reads as [`status`](Self::status) does, and makes sure, as far as that shows without a command, that a command would
     /// be taken. No command is sent.

@@ -114,6 +114,20 @@ async fn switches_off_and_on_in_seven_round_trips() {
     assert_eq!(bench.face.sessions(&bench.machine), 0);
 }
 
+/// What the fence-agent command line does: read, off, and read again.
+#[tokio::test]
+async fn an_off_with_its_readings_is_nine_round_trips() {
+    let bench = Bench::new([]).await;
+    let visit = bench.client.visit(Command::Off, Instant::now() + SOON).await.unwrap();
+    assert_eq!((visit.before.power, visit.answer), (PowerState::On, Ok(())));
+    assert_eq!(visit.after.map(|status| status.power), Some(PowerState::Off));
+    let off = What::Control(Command::Off);
+    let session = [What::Open, What::Rakp1, What::Rakp3, What::Privilege];
+    let asked = [What::Status, What::Guid, off, What::Status, What::Close];
+    assert_eq!(bench.requests(), session.into_iter().chain(asked).collect::<Vec<_>>());
+    assert_eq!(bench.face.sessions(&bench.machine), 0);
+}
+
 #[tokio::test]
 async fn seven_failures_are_seven_errors() {
     let bench =

@@ -200,6 +200,14 @@ async fn a_call_has_one_connection_and_leaves_none() {
     let config = Config { systems_uri: None, ..bench.face.client_config(&bench.machine) };
     Redfish::new(config).unwrap().command(Command::Off, None, Instant::now() + SOON).await.unwrap();
     assert_eq!(bench.face.accepted(), 4, "also where the system has to be found");
+
+    // What the fence-agent command line does: read, off, and read again.
+    bench.machine.set_power(true, "test");
+    let config = Config { systems_uri: None, ..bench.face.client_config(&bench.machine) };
+    let visit = Redfish::new(config).unwrap().visit(Command::Off, Instant::now() + SOON).await.unwrap();
+    assert_eq!((visit.before.power, visit.answer), (PowerState::On, Ok(())));
+    assert_eq!(visit.after.map(|status| status.power), Some(PowerState::Off));
+    assert_eq!(bench.face.accepted(), 5, "an off with its readings");
 }
 
 /// A BMC that closes its connections, whether it says so or not, costs new ones, and no command.

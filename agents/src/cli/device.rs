@@ -12,7 +12,7 @@ use super::input::Input;
 use super::settings::{address, port};
 use crate::ipmi::{self, Ipmi, Privilege, Quirks};
 use crate::redfish::{self, Redfish};
-use crate::{Command, Credentials, Error, PowerSwitch, Status, SystemUuid, Tls};
+use crate::{Command, Credentials, Error, PowerSwitch, Status, SystemUuid, Tls, Visit};
 
 /// The most that is read of a file of certificates, in bytes: twice what a system's whole trust store has.
 const MAX_CA: u64 = 1 << 20;
@@ -48,6 +48,13 @@ impl PowerSwitch for Device {
         match self {
             Self::Redfish(redfish) => redfish.status(by).await,
             Self::Ipmi(ipmi) => ipmi.status(by).await,
+        }
+    }
+
+    async fn visit(&self, command: Command, by: Instant) -> Result<Visit, Error> {
+        match self {
+            Self::Redfish(redfish) => redfish.visit(command, by).await,
+            Self::Ipmi(ipmi) => ipmi.visit(command, by).await,
         }
     }
 

@@ -56,8 +56,7 @@ impl<S: PowerSwitch> Operator<'_, S> {
     /// Cuts the power. Sent whatever the machine says: an Off that nobody commanded is hearsay (OpenBMC says it of a
     /// hung machine after its own restart, openbmc#2224).
     pub(super) async fn off(&mut self) -> Result<&'static str, Failure> {
-        let before = self.status().await?;
-        self.reach(Command::Off).await?;
+        let before = self.look_and_reach(Command::Off).await?;
         Ok(if before == PowerState::Off { "Success: Already OFF" } else { "Success: Powered OFF" })
     }
 
@@ -72,8 +71,7 @@ impl<S: PowerSwitch> Operator<'_, S> {
     /// Cuts the power, and gives it again once Off was read. The machine is fenced then: what fails after it is told,
     /// and is no failure.
     pub(super) async fn reboot(&mut self) -> Result<&'static str, Failure> {
-        self.status().await?;
-        self.reach(Command::Off).await?;
+        self.look_and_reach(Command::Off).await?;
         if let Err(failure) = self.switch_on().await {
             self.log.error(&failure.to_string());
         }
@@ -90,15 +88,47 @@ impl<S: PowerSwitch> Operator<'_, S> {
         self.reach(Command::On).await
     }
 
+    /// Reads, sends one command whatever was read, and polls until the machine is there: all but further polls in one visit
+    /// to the BMC. Returns what was read first.
+    async fn look_and_reach(&mut self, command: Command) -> Result<PowerState, Failure> {
+        // Three calls.
+        let (limit, by) = (Instant::now() + self.times.limit(), Instant::now() + self.times.call * 3);
+        self.announce(command);
+        let visit = self.switch.visit(command, by).await.map_err(|error| ("reading the power state", error))?;
+        self.log.debug(&format!("{} said {:?} before", visit.before.source, visit.before.power));
+        let after = visit.after.map(|status| status.power).filter(|_| self.times.power_wait.is_zero());
+        self.arrive(command, visit.answer, after, limit).await?;
+        Ok(visit.before.power)
+    }
+
     /// Sends one command, once, and polls until the machine is there.
     async fn reach(&mut self, command: Command) -> Result<(), Failure> {
+        let limit = Instant::now() + self.times.limit();
+        self.announce(command);
+        let answer = self.switch.command(command, None, Instant::now() + self.times.call).await;
+        self.arrive(command, answer, None, limit).await
+    }
+
+    fn announce(&mut self, command: Command) {
+        self.log.debug(match command {
+            Command::Off => "sending OFF",
+            Command::On => "sending ON",
+        });
+    }
+
+    /// Polls until the machine is where the command sent it; `read`: what was read right after it, if anything was.
+    async fn arrive(
+        &mut self,
+        command: Command,
+        answer: Result<(), Error>,
+        mut read: Option<PowerState>,
+        limit: Instant,
+    ) -> Result<(), Failure> {
         let (wanted, doing, state) = match command {
             Command::Off => ("OFF", "switching the machine off", PowerState::Off),
             Command::On => ("ON", "switching the machine on", PowerState::On),
         };
-        let limit = Instant::now() + self.times.limit();
-        self.log.debug(&format!("sending {wanted}"));
-        let mut heard = match self.switch.command(command, None, Instant::now() + self.times.call).await {
+        let mut heard = match answer {
             Ok(()) => None,
             Err(error) => {
                 self.log.debug(&format!("{wanted} was not accepted: {}", said(&error)));
@@ -115,7 +145,11 @@ impl<S: PowerSwitch> Operator<'_, S> {
         sleep(self.times.power_wait).await;
         let mut polled = 0;
         loop {
-            match self.read(limit.min(Instant::now() + self.times.call)).await {
+            let now = match read.take() {
+                Some(read) => Ok(read),
+                None => self.read(limit.min(Instant::now() + self.times.call)).await,
+            };
+            match now {
                 Ok(read) if read == state => return Ok(()),
                 Ok(_) => {}
                 // Many BMCs answer nothing sensible for a while after a reset.

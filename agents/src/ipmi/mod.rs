@@ -26,7 +26,7 @@ use self::line::Line;
 use self::packet::{APP, CHASSIS};
 use self::session::{Login, Reply};
 use crate::error::clean;
-use crate::{Command, Credentials, Error, PowerState, PowerSwitch, Ready, Status, SystemUuid};
+use crate::{Command, Credentials, Error, PowerState, PowerSwitch, Ready, Status, SystemUuid, Visit};
 
 /// Bytes of a user's name, at most (section 22.28).
 pub(crate) const MAX_USER: usize = 16;
@@ -212,6 +212,18 @@ impl Ipmi {
     }
 
     async fn read(&self, line: &mut Line<'_>, by: Instant) -> Result<Status, Error> {
+        let (power, read_at) = self.power(line, by).await?;
+        let system_uuid = self.identity(line, by).await?;
+        Ok(self.status_of(power, read_at, system_uuid))
+    }
+
+    fn status_of(&self, power: PowerState, read_at: Instant, system_uuid: Option<SystemUuid>) -> Status {
+        let source = format!("ipmi://{}", self.login.address);
+        tracing::debug!(source, ?power, "read the chassis");
+        Status { power, system_uuid, read_at, source }
+    }
+
+    async fn power(&self, line: &mut Line<'_>, by: Instant) -> Result<(PowerState, Instant), Error> {
         const DOING: &str = "reading the chassis status";
         let reply = line.ask(CHASSIS, CHASSIS_STATUS, &[], DOING, by).await?;
         let read_at = Instant::now();
@@ -224,10 +236,7 @@ impl Ipmi {
                 return Err(Error::Protocol { doing: DOING, reason: format!("{} bytes instead of 3", short.len()) });
             }
         };
-        let system_uuid = self.identity(line, by).await?;
-        let source = format!("ipmi://{}", self.login.address);
-        tracing::debug!(source, ?power, "read the chassis");
-        Ok(Status { power, system_uuid, read_at, source })
+        Ok((power, read_at))
     }
 
     /// Reads the system's GUID. `None` if the BMC has none to tell, in whatever way it puts that.
@@ -275,6 +284,26 @@ impl PowerSwitch for Ipmi {
         let status = self.read(&mut line, before_closing(by)).await;
         line.close(by).await;
         status
+    }
+
+    /// One session, nine round trips.
+    async fn visit(&self, command: Command, by: Instant) -> Result<Visit, Error> {
+        let mut line = self.open(by).await?;
+        let end = before_closing(by);
+        let found = match self.read(&mut line, end).await {
+            Err(error) => Err(error),
+            Ok(before) => {
+                let answer = self.switch(&mut line, command, None, end).await;
+                let after = match answer {
+                    Ok(()) => self.power(&mut line, end).await.ok(),
+                    Err(_) => None,
+                };
+                let after = after.map(|(power, read_at)| self.status_of(power, read_at, before.system_uuid));
+                Ok(Visit { before, answer, after })
+            }
+        };
+        line.close(by).await;
+        found
     }
 
     /// The session has the privilege that was asked for, or there is none; Chassis Control takes an operator's (appendix G).

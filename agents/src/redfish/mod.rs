@@ -21,7 +21,7 @@ use url::{Host, Url};
 use self::http::{Call, Channel, Found, same_path};
 use self::products::Product;
 use crate::error::clean;
-use crate::{Command, Credentials, Error, PowerState, PowerSwitch, Ready, Status, SystemUuid, Tls};
+use crate::{Command, Credentials, Error, PowerState, PowerSwitch, Ready, Status, SystemUuid, Tls, Visit};
 
 /// Chassis read for one system, at most. Real systems list one or two.
 const MAX_CHASSIS: usize = 8;
@@ -297,6 +297,19 @@ impl PowerSwitch for Redfish {
         Ok(Ready { status, lacks })
     }
 
+    /// One connection.
+    async fn visit(&self, command: Command, by: Instant) -> Result<Visit, Error> {
+        let mut call = self.channel.call(by);
+        let (url, system) = self.system(&mut call).await?;
+        let before = self.read(&mut call, &url, &system).await?;
+        let answer = self.send(&mut call, command, &url, system).await;
+        let after = match answer {
+            Ok(()) => self.read_again(&mut call, &url).await.ok(),
+            Err(_) => None,
+        };
+        Ok(Visit { before, answer, after })
+    }
+
     async fn command(&self, command: Command, expect: Option<&SystemUuid>, by: Instant) -> Result<(), Error> {
         let mut call = self.channel.call(by);
         let (url, system) = self.system(&mut call).await?;
@@ -306,17 +319,38 @@ impl PowerSwitch for Redfish {
         {
             return Err(Error::WrongMachine { expected: *expected, found });
         }
+        self.send(&mut call, command, &url, system).await
+    }
+}
+
+impl Redfish {
+    /// Sends a command to the system that was read.
+    async fn send(
+        &self,
+        call: &mut Call<'_>,
+        command: Command,
+        url: &Url,
+        system: schema::System,
+    ) -> Result<(), Error> {
         let doing = match command {
             Command::Off => "sending ForceOff",
             Command::On => "sending On",
         };
         let reset = system.actions.reset.ok_or_else(|| not_offered(command, &[]))?;
-        let target = self.target(&url, &reset, command, doing)?;
-        let reset_type = chosen(command, self.offered(&mut call, &url, &reset).await?.as_deref())?;
+        let target = self.target(url, &reset, command, doing)?;
+        let reset_type = chosen(command, self.offered(call, url, &reset).await?.as_deref())?;
         let document = json!({ "ResetType": reset_type }).to_string();
         let sent = call.post(&target, document.into(), doing).await;
         tracing::debug!(%target, reset_type, ?sent, "sent a reset");
         sent
+    }
+
+    /// Reads the same system once more, without looking for it.
+    async fn read_again(&self, call: &mut Call<'_>, url: &Url) -> Result<Status, Error> {
+        const DOING: &str = "reading the system";
+        let Found { url, resource } = call.get::<schema::System>(url, DOING).await?;
+        self.is_about(&url, resource.id.as_deref(), DOING)?;
+        self.read(call, &url, &resource).await
     }
 }
 
