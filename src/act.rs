@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::api::{Driver, FINALIZER, FenceAgentsRemediation, NodeIdentity, ProofRecord, RemediationStrategy};
 use crate::breaker::{self, Breaker};
@@ -239,7 +240,12 @@ impl Actor<'_> {
             Driver::Script => SCRIPT_COMMAND,
             Driver::Native => COMMAND,
         };
-        let by = self.clock.deadline(longest.min(Duration::from_millis(scene.case.policy.patience / 2)));
+        // Counted from when the remediation was read: this process, or the API server, may have stood still since.
+        let by = scene.asked + longest.min(Duration::from_millis(scene.case.policy.patience / 2));
+        if by <= Instant::now() {
+            self.memories.answered(&uid, Some("not sent: what it was decided on had become too old".to_owned()));
+            return false;
+        }
         let command = match power {
             Power::Off => device.isolate(by),
             Power::On => device.restore(by),

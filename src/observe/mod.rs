@@ -86,6 +86,8 @@ pub enum Seen {
 pub struct Scene {
     /// The remediation, as it stands.
     pub far: FenceAgentsRemediation,
+    /// When it was last asked for: it stood so then, or later. What can't be conditional on it is aged by this (S2).
+    pub asked: Instant,
     /// Its Node as read before the isolator was; none if it is gone or another.
     pub node: Option<Node>,
     /// What the decision is made on.
@@ -166,9 +168,12 @@ impl Observer {
             let Some(phase) = phase else { return Ok(Seen::New(Box::new(far))) };
             let version = far.resource_version();
             let scene = self.scene(far, phase).await?;
+            let asked = Instant::now();
             match read().await? {
                 None => return Ok(Seen::Nothing),
-                Some(again) if again.resource_version() == version => return Ok(Seen::Scene(Box::new(scene))),
+                Some(again) if again.resource_version() == version => {
+                    return Ok(Seen::Scene(Box::new(Scene { asked, ..scene })));
+                }
                 Some(moved) => far = moved,
             }
         }
@@ -265,7 +270,23 @@ impl Observer {
             volumes: left.volumes,
         };
         let Left { pods, blocking, .. } = left;
-        Ok(Scene { far, node, case, resolved, device, sight, series, set, pods, blocking, heir, holder, held_by })
+        let asked = Instant::now();
+        Ok(Scene {
+            far,
+            asked,
+            node,
+            case,
+            resolved,
+            device,
+            sight,
+            series,
+            set,
+            pods,
+            blocking,
+            heir,
+            holder,
+            held_by,
+        })
     }
 
     async fn node(&self, name: &str) -> Result<Option<Node>, Error> {
