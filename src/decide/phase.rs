@@ -196,9 +196,6 @@ pub enum Hold {
 }
 
 impl Hold {
-    /// Every hold there is.
-    pub const ALL: [Self; 5] = [Self::Excluded, Self::Foreign, Self::Leased, Self::Budget, Self::Quorum];
-
     /// Tells whether it can be known before the node is claimed. (A quorum is counted with the claim in place: A3.)
     pub(super) fn before_claim(self) -> bool {
         match self {
