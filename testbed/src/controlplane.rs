@@ -189,8 +189,56 @@ impl ControlPlane {
         self.start_apiserver().await
     }
 
+    /// Starts one more API server on the same etcd, with the same users, keys and certificate, and waits until it is ready:
+    /// as a highly available control plane has them. Only who is told its URL uses it.
+    ///
+    /// # Errors
+    /// When it ends or is not ready in time.
+    pub async fn another_apiserver(&self) -> anyhow::Result<ApiServer> {
+        let name = format!("apiserver-{}", Uuid::new_v4().simple());
+        let (mut process, url) = self.components.spawn_another_apiserver(&name)?;
+        let kubeconfig = self.components.write_kubeconfig_at(&url, &name, &self.components.tokens().admin)?;
+        until_serving(&mut process, &client(&kubeconfig).await?).await?;
+        Ok(ApiServer { process, url, kubeconfig })
+    }
+
     fn lock_apiserver(&self) -> MutexGuard<'_, Option<Process>> {
         self.apiserver.lock().expect("no panic while held")
+    }
+}
+
+/// One more API server of a control plane; killed when dropped.
+pub struct ApiServer {
+    process: Process,
+    url: String,
+    kubeconfig: PathBuf,
+}
+
+impl ApiServer {
+    /// Its URL.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A kubeconfig that may do everything, through this API server.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// Freezes it: it takes connections and answers nothing. Afterwards its watches are behind.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub async fn pause(&self) -> anyhow::Result<()> {
+        self.process.pause().await
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub async fn resume(&self) -> anyhow::Result<()> {
+        self.process.resume().await
     }
 }
 
@@ -207,12 +255,16 @@ pub async fn client(kubeconfig: &Path) -> anyhow::Result<Client> {
 
 async fn start_apiserver(components: &Components, client: &Client) -> anyhow::Result<Process> {
     let mut apiserver = components.spawn_apiserver()?;
+    until_serving(&mut apiserver, client).await?;
+    Ok(apiserver)
+}
+
+async fn until_serving(apiserver: &mut Process, client: &Client) -> anyhow::Result<()> {
     let ready = || async {
         let request = http::Request::get("/readyz").body(Vec::new()).expect("a constant path");
         client.request_text(request).await.is_ok()
     };
-    apiserver.until_ready(APISERVER_START, ready).await?;
-    Ok(apiserver)
+    apiserver.until_ready(APISERVER_START, ready).await
 }
 
 fn state_directory(wanted: Option<&Path>) -> anyhow::Result<(PathBuf, Option<Scratch>)> {

@@ -10,7 +10,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::controlplane::ControlPlane;
-use crate::process::Process;
+use crate::process::{Process, signal};
 
 /// From SIGKILL to the end of a process; instantly, unless the machine is starved.
 const KILL: Duration = Duration::from_secs(10);
@@ -212,12 +212,7 @@ impl Operator {
     }
 
     async fn signal(&self, name: &str) -> Result<()> {
-        // The shell's own kill: there is no safe call for it in std, and not every image has the program.
-        let mut kill = Command::new("sh");
-        kill.args(["-c", r#"kill -s "$0" "$1""#, name]).arg(self.pid()?.to_string());
-        let status = kill.status().await.context("running sh")?;
-        ensure!(status.success(), "SIG{name} could not be sent to the operator");
-        Ok(())
+        signal(self.pid()?, name).await
     }
 
     fn spawn(&mut self) -> Result<()> {

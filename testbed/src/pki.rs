@@ -4,12 +4,17 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::{ExposeSecret, SecretString};
+use tokio_rustls::TlsAcceptor;
 
 /// A certificate authority: an ECDSA P-256 key and its self-signed certificate.
 pub struct Authority {
@@ -23,6 +28,22 @@ pub struct Identity {
     pub certificate: String,
     /// The private key, PKCS #8.
     pub key: SecretString,
+}
+
+impl Identity {
+    /// Makes what a server under this identity takes connections with.
+    pub fn acceptor(&self) -> anyhow::Result<TlsAcceptor> {
+        let certificate =
+            CertificateDer::from_pem_slice(self.certificate.as_bytes()).context("reading the certificate")?;
+        let key = PrivateKeyDer::from_pem_slice(self.key.expose_secret().as_bytes()).context("reading the key")?;
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .context("choosing TLS versions")?
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .context("using the certificate")?;
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
 }
 
 impl Authority {

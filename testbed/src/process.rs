@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use tokio::time::{Instant, sleep, timeout};
 
 /// How often a process is asked whether it is ready: unnoticeable beside the seconds that a start takes.
@@ -70,6 +70,22 @@ impl Process {
         }
     }
 
+    /// Freezes it (SIGSTOP): it keeps its connections, and answers nothing.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub async fn pause(&self) -> anyhow::Result<()> {
+        signal(self.child.id(), "STOP").await
+    }
+
+    /// Lets it go on (SIGCONT).
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub async fn resume(&self) -> anyhow::Result<()> {
+        signal(self.child.id(), "CONT").await
+    }
+
     fn failure(&self, what: &str) -> anyhow::Error {
         let text = fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
@@ -77,6 +93,19 @@ impl Process {
         let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n");
         anyhow!("{} {what}; the end of {}:\n{tail}", self.name, self.log.display())
     }
+}
+
+/// Sends a signal, named without SIG, to a child of this process.
+///
+/// # Errors
+/// When it has ended.
+pub async fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
+    // The shell's own kill: there is no safe call for it in std, and not every image has the program.
+    let mut kill = tokio::process::Command::new("sh");
+    kill.args(["-c", r#"kill -s "$0" "$1""#, name]).arg(pid.to_string());
+    let status = kill.status().await.context("running sh")?;
+    ensure!(status.success(), "SIG{name} could not be sent to process {pid}");
+    Ok(())
 }
 
 impl Drop for Process {

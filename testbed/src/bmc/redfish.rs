@@ -102,7 +102,7 @@ impl Face {
             work: Mutex::default(),
         });
         let mut server = JoinSet::new();
-        server.spawn(server::run(listener, server::tls(&identity)?, shared.clone()));
+        server.spawn(server::run(listener, identity.acceptor()?, shared.clone()));
         Ok(Self { address, ca_pem: shown, spki_sha256: spki_sha256(&identity)?, shared, _server: server })
     }
 

@@ -90,7 +90,7 @@ impl Components {
 
     /// The API server's URL.
     pub fn url(&self) -> String {
-        format!("https://{}", self.apiserver)
+        url(self.apiserver)
     }
 
     /// Where etcd listens to clients.
@@ -110,13 +110,18 @@ impl Components {
 
     /// Writes `NAME.kubeconfig` for whoever has `token`.
     pub fn write_kubeconfig(&self, name: &str, token: &SecretString) -> anyhow::Result<PathBuf> {
+        self.write_kubeconfig_at(&self.url(), name, token)
+    }
+
+    /// The same, for an API server elsewhere.
+    pub fn write_kubeconfig_at(&self, server: &str, name: &str, token: &SecretString) -> anyhow::Result<PathBuf> {
         let path = self.dir.join(format!("{name}.kubeconfig"));
         let content = json!({
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{
                 "name": "testbed",
-                "cluster": {"server": self.url(), "certificate-authority": self.dir.join("ca.crt")},
+                "cluster": {"server": server, "certificate-authority": self.dir.join("ca.crt")},
             }],
             "users": [{"name": name, "user": {"token": token.expose_secret()}}],
             "contexts": [{"name": name, "context": {"cluster": "testbed", "user": name}}],
@@ -130,6 +135,7 @@ impl Components {
     pub fn spawn_etcd(&self) -> anyhow::Result<Process> {
         self.spawn(
             "etcd",
+            "etcd",
             [
                 self.path("--data-dir", "etcd"),
                 format!("--listen-client=http://{}", self.etcd),
@@ -140,10 +146,22 @@ impl Components {
 
     /// Starts kube-apiserver.
     pub fn spawn_apiserver(&self) -> anyhow::Result<Process> {
+        self.spawn_apiserver_at("apiserver", self.apiserver, &self.audit_log())
+    }
+
+    /// Starts one more kube-apiserver on the same etcd; returns it with its URL. It has logs of its own: `NAME.log`, and
+    /// `NAME-audit.log`.
+    pub fn spawn_another_apiserver(&self, name: &str) -> anyhow::Result<(Process, String)> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let audit_log = self.dir.join(format!("{name}-audit.log"));
+        Ok((self.spawn_apiserver_at(name, address, &audit_log)?, url(address)))
+    }
+
+    fn spawn_apiserver_at(&self, name: &str, address: SocketAddr, audit_log: &Path) -> anyhow::Result<Process> {
         let mut args = vec![
             format!("--etcd-servers=http://{}", self.etcd),
             "--bind-address=127.0.0.1".to_owned(),
-            format!("--secure-port={}", self.apiserver.port()),
+            format!("--secure-port={}", address.port()),
             "--advertise-address=127.0.0.1".to_owned(),
             "--endpoint-reconciler-type=none".to_owned(),
             self.path("--tls-cert-file", "apiserver.crt"),
@@ -160,7 +178,7 @@ impl Components {
             "--profiling=false".to_owned(),
             "--enable-priority-and-fairness=false".to_owned(),
             self.path("--audit-policy-file", "audit-policy.yaml"),
-            format!("--audit-log-path={}", self.audit_log().display()),
+            format!("--audit-log-path={}", audit_log.display()),
         ];
         match self.timings {
             Timings::Default => {}
@@ -171,7 +189,7 @@ impl Components {
             ]),
         }
         args.extend(self.apiserver_args.iter().cloned());
-        self.spawn("apiserver", args)
+        self.spawn(name, "apiserver", args)
     }
 
     /// Starts kube-controller-manager.
@@ -195,12 +213,13 @@ impl Components {
                 "--node-eviction-rate=10".to_owned(),
             ]),
         }
-        self.spawn("controller-manager", args)
+        self.spawn("controller-manager", "controller-manager", args)
     }
 
     /// Starts kube-scheduler.
     pub fn spawn_scheduler(&self) -> anyhow::Result<Process> {
         self.spawn(
+            "scheduler",
             "scheduler",
             [
                 self.path("--kubeconfig", "scheduler.kubeconfig"),
@@ -211,9 +230,9 @@ impl Components {
         )
     }
 
-    fn spawn(&self, name: &str, args: impl IntoIterator<Item = String>) -> anyhow::Result<Process> {
+    fn spawn(&self, name: &str, program: &str, args: impl IntoIterator<Item = String>) -> anyhow::Result<Process> {
         let mut command = Command::new(&self.binary);
-        command.arg(name).args(args).current_dir(&self.dir);
+        command.arg(program).args(args).current_dir(&self.dir);
         Process::spawn(name, &mut command, &self.dir.join(format!("{name}.log")))
     }
 
@@ -247,6 +266,10 @@ impl Components {
         self.write_kubeconfig("scheduler", scheduler)?;
         write("audit-policy.yaml", AUDIT_POLICY)
     }
+}
+
+fn url(address: SocketAddr) -> String {
+    format!("https://{address}")
 }
 
 fn token() -> SecretString {

@@ -15,10 +15,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,7 +27,6 @@ use super::fault::Fault;
 use super::request::{Request, What};
 use super::unit::{Unit, Verdict};
 use super::{Shared, tree};
-use crate::pki::Identity;
 
 /// A client on loopback shakes hands in milliseconds; one that was stopped shall not keep a connection for ever.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -51,19 +46,6 @@ impl fmt::Display for Dropped {
 }
 
 impl std::error::Error for Dropped {}
-
-pub(super) fn tls(identity: &Identity) -> Result<TlsAcceptor> {
-    let certificate =
-        CertificateDer::from_pem_slice(identity.certificate.as_bytes()).context("reading the certificate")?;
-    let key = PrivateKeyDer::from_pem_slice(identity.key.expose_secret().as_bytes()).context("reading the key")?;
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .context("choosing TLS versions")?
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .context("using the certificate")?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
-}
 
 /// Serves for ever.
 pub(super) async fn run(listener: TcpListener, tls: TlsAcceptor, shared: Arc<Shared>) {
