@@ -18,7 +18,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use agents::Access;
+use agents::{Access, SystemUuid};
 use tokio::sync::{RwLock, watch};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
@@ -28,7 +28,7 @@ pub use self::refusals::{Account, Asking};
 use self::witnesses::Witnesses;
 pub use self::witnesses::{Boot, WITNESS_GAP};
 use crate::api::Order;
-use crate::isolate::Sight;
+use crate::isolate::{Device, Sight};
 
 /// BMCs remembered before those that nobody speaks to are forgotten: more than one cluster has.
 const MAX_GATES: usize = 4096;
@@ -138,6 +138,17 @@ impl Devices {
             gates.retain(|_, gate| Arc::strong_count(gate) > 1);
         }
         gates.entry(host(order)).or_default().clone()
+    }
+}
+
+/// Returns what an isolator of this order is built from.
+pub fn device<'a>(order: &'a Order, access: &Access) -> Device<'a> {
+    Device {
+        agent: &order.agent,
+        address: &order.address,
+        plug: order.plug.as_deref(),
+        expect: order.system_uuid.as_deref().and_then(SystemUuid::parse),
+        access: access.clone(),
     }
 }
 

@@ -38,7 +38,11 @@ const LAYERS: &[Layer] = &[
     // Takes a proof, and can't look for itself.
     Layer { module: "release", may: &["clock", "cluster", "decide::Proof", "marks"], not: DEVICES },
     // Knows what devices said, and of no remediation.
-    Layer { module: "devices", may: &["api::Driver", "api::Order", "isolate::Sight", "isolate::State"], not: CLUSTER },
+    Layer {
+        module: "devices",
+        may: &["api::Driver", "api::Order", "isolate::Device", "isolate::Sight", "isolate::State"],
+        not: CLUSTER,
+    },
     Layer {
         module: "observe",
         may: &[

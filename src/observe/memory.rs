@@ -30,6 +30,7 @@ struct Memory {
     life: Time,
     answer: Option<String>,
     refused: BTreeMap<String, String>,
+    shared: Option<bool>,
     device: Option<(Key, Arc<dyn Isolator>)>,
 }
 
@@ -60,6 +61,16 @@ impl Memories {
     /// Returns why the deletion of a pod was refused, if it was.
     pub fn refusal(&self, uid: &str, pod: &str) -> Option<String> {
         self.with(uid, |memory| memory.refused.get(pod).cloned())
+    }
+
+    /// Tells whether another Node was found to say our system UUID, if that was looked into.
+    pub(super) fn shared(&self, uid: &str) -> Option<bool> {
+        self.with(uid, |memory| memory.shared)
+    }
+
+    /// Notes whether another Node says our system UUID.
+    pub(super) fn found_shared(&self, uid: &str, shared: bool) {
+        self.with(uid, |memory| memory.shared = Some(shared));
     }
 
     /// Returns the device built from this order and these inputs, or builds it: what it has learnt of its BMC is kept.

@@ -6,6 +6,7 @@
 //! look again.
 
 mod holds;
+mod look;
 mod memory;
 mod peers;
 mod preview;
@@ -15,30 +16,27 @@ mod set;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agents::SystemUuid;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, Client, ResourceExt};
 use tokio::time::Instant;
 
 pub use holds::Holds;
+use look::{LOOK, boot, identity};
 pub use memory::{Memories, Series};
+use peers::system_uuid;
 pub use preview::{Peek, Preview};
 pub use set::Left;
 
-use crate::api::{Driver, DurationError, FenceAgentsRemediation, IdentityPolicy, Order as Pinned, Set};
+use crate::api::{DurationError, FenceAgentsRemediation, IdentityPolicy, Order as Pinned, Set};
 use crate::breaker::Breaker;
 use crate::clock::{Clock, millis};
 use crate::cluster::{self, call};
 use crate::decide::{Case, Claim, Identity, Leave, Millis, Order, Phase, Pods, Policy, Reading, Rest, Volumes, Why};
-use crate::devices::{Asking, Boot, Devices};
-use crate::isolate::{Device, Isolator, Scripts, Sight, State, Workshop};
+use crate::devices::Devices;
+use crate::isolate::{Isolator, Scripts, Sight, Workshop};
 use crate::resolve::{self, Action, Resolved};
 use crate::{marks, status};
 
-/// How long one look may take: a BMC under load answers in 1 to 3 s; later than this is no answer.
-const LOOK: Duration = Duration::from_secs(5);
-/// How long one look through a script may take: it starts an interpreter, and may log in by telnet at human speed.
-const LOOK_SCRIPT: Duration = Duration::from_secs(15);
 /// A proof expires this long after its last Off (P4): a pause of this process longer than that makes it look again.
 const MAX_AGE: Millis = 2_000;
 /// Kubelets renew their Lease every 10 s; after 1.5 times that, one renewal was missed (P3).
@@ -190,8 +188,8 @@ impl Observer {
         // L3: another Node with our marks on it (restored from a backup) is freed of them, and of nothing else.
         let node = found.filter(|node| !gone || marks::claimed_by(node) == Some(&uid));
 
-        let (policy, resolved) = self.spec(&far, node.as_ref(), &pinned_node.name).await?;
         let pinned = op.order.as_ref().filter(|_| phase != Phase::Accepted);
+        let (policy, resolved) = self.spec(&far, node.as_ref(), &pinned_node.name, pinned).await?;
         let order = match (&resolved, pinned) {
             (Err(_), _) => Order::Unresolved,
             (Ok(now), Some(pinned)) if now.order != *pinned => Order::Changed,
@@ -302,10 +300,19 @@ impl Observer {
         far: &FenceAgentsRemediation,
         node: Option<&Node>,
         name: &str,
+        pinned: Option<&Pinned>,
     ) -> Result<(Policy, Result<Resolved, resolve::Error>), Error> {
-        let info = node.and_then(|node| node.status.as_ref()).and_then(|status| status.node_info.as_ref());
-        let expected = info.map(|info| info.system_uuid.as_str()).filter(|uuid| !uuid.is_empty());
-        let expected = expected.filter(|_| far.spec.identity_policy() == IdentityPolicy::Enforce);
+        let enforced = node.filter(|_| far.spec.identity_policy() == IdentityPolicy::Enforce);
+        // Pinned as an identity, it was nobody else's.
+        let expected = match (enforced.and_then(system_uuid), enforced) {
+            (Some(_), Some(node))
+                if pinned.is_none_or(|order| order.system_uuid.is_none())
+                    && self.shares_its_uuid(&far.uid().unwrap_or_default(), node).await? =>
+            {
+                None
+            }
+            (expected, Some(_) | None) => expected,
+        };
         let by = self.clock.deadline(LOOK);
         let resolved = resolve::resolve(self.client.clone(), far, name, expected, &*self.scripts, by).await;
         match (policy(far), resolved) {
@@ -317,56 +324,10 @@ impl Observer {
             (Err(error), _) => Ok((fallback(), Err(error))),
         }
     }
-
-    async fn look(
-        &self,
-        uid: &str,
-        order: &Pinned,
-        now: &Resolved,
-        node: Option<&Node>,
-        looks: bool,
-    ) -> (Option<Arc<dyn Isolator>>, Option<Sight>) {
-        let device = Device {
-            agent: &order.agent,
-            address: &order.address,
-            plug: order.plug.as_deref(),
-            expect: order.system_uuid.as_deref().and_then(SystemUuid::parse),
-            access: now.access.clone(),
-        };
-        // What spec and Secrets say now is for the agent that they name now.
-        let is_served = order.agent == now.order.agent && order.driver == now.order.driver;
-        let build = || match is_served {
-            true => self.workshop.build(device),
-            false => Err(agents::Error::Config("the spec now has another agent than was pinned".to_owned())),
-        };
-        match self.memories.device(uid, order, &now.inputs, build) {
-            Err(error) => (None, Some(Sight::failed(&error))),
-            Ok(device) if looks => {
-                let by = self.clock.deadline(match order.driver {
-                    Driver::Native => LOOK,
-                    Driver::Script => LOOK_SCRIPT,
-                });
-                // The device keeps its own deadline; this one holds whatever it does.
-                let sight = self.devices.urgent(order, by, device.look(by)).await;
-                let sight = sight.unwrap_or_else(|| Sight::failed(&agents::Error::Deadline { doing: "looking" }));
-                let account = self.devices.account(&now.access);
-                let asking = Asking { order, account, asker: uid, inputs: &now.inputs };
-                self.devices.saw(&asking, node.and_then(boot), &sight);
-                (Some(device), Some(sight))
-            }
-            Ok(device) => (Some(device), None),
-        }
-    }
 }
 
 /// The action that is not restored from.
 pub const OFF: &str = "off";
-
-/// The boot that a Node is in, as it says.
-fn boot(node: &Node) -> Option<Boot<'_>> {
-    let info = node.status.as_ref().and_then(|status| status.node_info.as_ref())?;
-    Some(Boot { node: node.metadata.uid.as_deref()?, id: &info.boot_id })
-}
 
 fn given_up(far: &FenceAgentsRemediation) -> Phase {
     let last = far.status.as_ref().and_then(|status| status.last_update_time.as_ref()).map_or(0, |at| millis(at.0));
@@ -380,17 +341,6 @@ fn leave(far: &FenceAgentsRemediation, gone: bool) -> Leave {
         (false, true) => Leave::TimedOut { deleted },
         (false, false) if deleted => Leave::Deleted,
         (false, false) => Leave::No,
-    }
-}
-
-fn identity(order: &Pinned, sight: &Sight) -> Identity {
-    let expected = order.system_uuid.as_deref().and_then(SystemUuid::parse);
-    match (&expected, &sight.system_uuid) {
-        (Some(expected), Some(found)) if expected.same_machine(found) => Identity::Same,
-        (Some(_), Some(_)) => Identity::Other,
-        // The driver compared before it sent, and may say no more than that.
-        (Some(_), None) if sight.label == Some("WrongMachine") => Identity::Other,
-        (Some(_) | None, Some(_) | None) => Identity::Unsaid,
     }
 }
 
@@ -421,19 +371,6 @@ fn fallback() -> Policy {
         max_age: MAX_AGE,
         renewal: RENEWAL,
         restore: true,
-    }
-}
-
-impl From<&Sight> for Reading {
-    /// Without its series: that is for [`Memories`] to know.
-    fn from(sight: &Sight) -> Self {
-        match sight.state {
-            // Whose Off it is says the identity.
-            State::Isolated | State::Off => Reading::Isolated { first: 0, last: 0 },
-            State::Running => Reading::Running,
-            State::Unknown => Reading::Unknown,
-            State::Refused => Reading::Refused,
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Other remediations and other nodes: who holds this node, who waits for it, and whether the control plane can do
 //! without it.
 
+use agents::SystemUuid;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
@@ -137,6 +138,22 @@ impl Observer {
         Ok(majority(held(node, &|_| Some(phase)).as_ref(), &others))
     }
 
+    /// Tells whether another Node says the same system UUID: then it is nobody's identity (P2). Found out once a
+    /// remediation.
+    pub(super) async fn shares_its_uuid(&self, uid: &str, node: &Node) -> Result<bool, Error> {
+        let Some(ours) = system_uuid(node).and_then(SystemUuid::parse) else { return Ok(false) };
+        if let Some(shared) = self.memories.shared(uid) {
+            return Ok(shared);
+        }
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let all = call("listing the nodes", nodes.list(&ListParams::default())).await?.items;
+        let is_ours =
+            |other: &Node| system_uuid(other).and_then(SystemUuid::parse).is_some_and(|u| u.same_machine(&ours));
+        let shared = all.iter().any(|other| other.metadata.name != node.metadata.name && is_ours(other));
+        self.memories.found_shared(uid, shared);
+        Ok(shared)
+    }
+
     async fn remediations(&self) -> Result<Vec<FenceAgentsRemediation>, Error> {
         let api: Api<Guarded> = Api::all(self.client.clone());
         let all = call("listing the remediations", api.list(&ListParams::default())).await?.items;
@@ -155,6 +172,12 @@ fn halted(far: &FenceAgentsRemediation) -> Option<Why> {
         Ok(Some(Phase::Halted { why, .. })) => Some(why),
         Ok(_) | Err(_) => None,
     }
+}
+
+/// The system UUID that a Node says, in whatever notation.
+pub(super) fn system_uuid(node: &Node) -> Option<&str> {
+    let info = node.status.as_ref().and_then(|status| status.node_info.as_ref())?;
+    Some(info.system_uuid.as_str()).filter(|uuid| !uuid.is_empty())
 }
 
 fn is_control_plane(node: &Node) -> bool {

@@ -4,7 +4,8 @@ use k8s_openapi::api::core::v1::Node;
 
 use tokio::time::timeout_at;
 
-use super::{Error, LOOK, LOOK_SCRIPT, Observer, boot, fallback, identity, policy};
+use super::look::{LOOK, LOOK_SCRIPT, boot, identity};
+use super::{Error, Observer, fallback, policy};
 use crate::api::{Driver, FenceAgentsRemediation};
 use crate::decide::{Identity, Policy};
 use crate::devices::Asking;
@@ -50,7 +51,7 @@ impl Observer {
             Err(nowhere) => return Ok(Preview::nowhere(far, nowhere.to_string())),
         };
         let node = self.node(&name).await?;
-        let (policy, resolved) = self.spec(far, node.as_ref(), &name).await?;
+        let (policy, resolved) = self.spec(far, node.as_ref(), &name, None).await?;
         let resolved = match (&node, resolved) {
             (None, _) => Err(format!("there is no Node {name}")),
             (Some(_), resolved) => resolved.map_err(|error| error.to_string()),

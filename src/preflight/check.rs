@@ -12,8 +12,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Context;
 use crate::api::{Driver, FenceAgentsRemediation, FenceAgentsRemediationTemplate, IdentityPolicy, Order};
-use crate::devices::{Asking, Boot};
-use crate::isolate::{self, Device, Sight};
+use crate::devices::{self, Asking, Boot};
+use crate::isolate::{self, Sight};
 use crate::resolve;
 
 /// How long one check may take once its turn has come: as long as a remediation's look.
@@ -92,6 +92,16 @@ impl Checked {
         Self { ready: false, reason, message, may_pass, driver, power, system_uuid, asked, off: false, on: false }
     }
 
+    /// Says that another node has the same system UUID, if there is nothing worse to say.
+    fn with(self, twin: Option<&str>) -> Self {
+        let shared = twin.filter(|_| self.message.is_none()).map(|twin| {
+            format!(
+                "its system UUID is node {twin}'s, too, and tells neither: a proof will need it to have been seen on"
+            )
+        });
+        Self { message: shared.or(self.message), ..self }
+    }
+
     fn of(error: &agents::Error) -> Self {
         Self::failed(error.label(), error.to_string(), error.may_pass())
     }
@@ -113,6 +123,9 @@ pub(super) async fn check(context: &Context, job: &Job) -> Outcome {
     let far = remediation(&job.template, &job.node);
     let expected = Some(facts.system_uuid.as_str()).filter(|uuid| !uuid.is_empty());
     let expected = expected.filter(|_| far.spec.identity_policy() == IdentityPolicy::Enforce);
+    // Of two machines that say one UUID it names neither (P2).
+    let twin = expected.and_then(|uuid| twin(uuid, &job.node, &job.nodes));
+    let expected = expected.filter(|_| twin.is_none());
     let client = context.client.clone();
     let resolved = {
         let _place = context.place(job).await;
@@ -129,15 +142,8 @@ pub(super) async fn check(context: &Context, job: &Job) -> Outcome {
         return Outcome::Unchanged;
     }
     let (order, inputs) = (&resolved.order, &resolved.inputs);
-    let device = Device {
-        agent: &order.agent,
-        address: &order.address,
-        plug: order.plug.as_deref(),
-        expect: order.system_uuid.as_deref().and_then(SystemUuid::parse),
-        access: resolved.access.clone(),
-    };
     // Built anew each time: what it keeps open to its BMC ends with the check.
-    let isolator = match isolate::build(device, &context.scripts) {
+    let isolator = match isolate::build(devices::device(order, &resolved.access), &context.scripts) {
         Ok(isolator) => isolator,
         Err(error) => {
             return Outcome::Checked(
@@ -173,7 +179,7 @@ pub(super) async fn check(context: &Context, job: &Job) -> Outcome {
         }
         Some(Heard::Now(ready, at, took)) => {
             let witnessed = context.devices.witnessed(order, boot, Instant::now());
-            Checked { asked: Some((at, took)), ..judge(&ready, order, &job.nodes, witnessed) }
+            Checked { asked: Some((at, took)), ..judge(&ready, order, &job.nodes, witnessed).with(twin) }
         }
     };
     Outcome::Checked(Checked { driver: Some(order.driver), ..checked }, Some(inputs.clone()))
@@ -219,6 +225,13 @@ fn judge(ready: &Result<Ready, agents::Error>, order: &Order, nodes: &Nodes, wit
     Checked { power, system_uuid, off, on, ..checked }
 }
 
+/// The other node that says this system UUID.
+fn twin<'a>(uuid: &str, node: &str, nodes: &'a Nodes) -> Option<&'a str> {
+    let ours = SystemUuid::parse(uuid)?;
+    let is_ours = |facts: &Facts| SystemUuid::parse(&facts.system_uuid).is_some_and(|uuid| uuid.same_machine(&ours));
+    nodes.iter().find(|(name, facts)| *name != node && is_ours(facts)).map(|(name, _)| name.as_str())
+}
+
 /// Names both machines: crossed cables are found by that.
 fn wrong(order: &Order, found: SystemUuid, nodes: &Nodes) -> String {
     let is_its = |facts: &Facts| SystemUuid::parse(&facts.system_uuid).is_some_and(|uuid| uuid.same_machine(&found));
@@ -261,6 +274,21 @@ mod tests {
         assert!(on.ready && !on.off && on.message.is_none(), "{on:?}");
         let off = judged(PowerState::Off, Some(OURS), None, false);
         assert!(off.ready && off.off);
+    }
+
+    /// P2: whichever byte order each says it in.
+    #[test]
+    fn a_uuid_of_two_nodes_is_neithers() {
+        let facts = |uuid: &str| Facts { system_uuid: uuid.into(), ..Facts::default() };
+        let mixed = "00112233-4455-6677-8899-aabbccddeef0";
+        let nodes = [("n-1", OURS), ("n-2", THEIRS), ("n-3", mixed), ("n-4", "")];
+        let nodes: Nodes = nodes.map(|(name, uuid)| (name.to_owned(), facts(uuid))).into();
+        assert_eq!(twin(OURS, "n-1", &nodes), Some("n-3"));
+        assert_eq!(twin(mixed, "n-3", &nodes), Some("n-1"));
+        assert_eq!(twin(THEIRS, "n-2", &nodes), None);
+        assert_eq!(twin("", "n-4", &nodes), None, "none is nobody's");
+        let ready = judged(PowerState::On, None, None, false);
+        assert!(Checked { message: None, ..ready }.with(Some("n-3")).message.is_some_and(|said| said.contains("n-3")));
     }
 
     #[test]

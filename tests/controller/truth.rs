@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use agents::Command;
 use anyhow::{Result, ensure};
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use testbed::bmc::redfish::{Fault, What};
 use testbed::controlplane::Timings;
 
-use crate::stage::{Cluster, SOON, Stage, condition, message, play};
+use crate::stage::{Cluster, SOON, Stage, condition, message, play, with_kind};
 
 /// P1: 204, and nothing happens.
 #[test]
@@ -120,6 +123,27 @@ fn a_witness_binds_a_bmc_without_identity() {
         let done = far.phase("Done", SOON * 2).await?;
         let proof = done.status.and_then(|status| status.proof).unwrap_or_default();
         ensure!(proof.binding.as_deref() == Some("Witness"), "{proof:?}");
+        stage.judged().await
+    });
+}
+
+/// P2: boards that were all given one UUID: whichever of them the BMC is, it names neither.
+#[test]
+fn a_uuid_that_two_nodes_share_is_no_identity() {
+    play(async {
+        let stage = Cluster::shared().await?.stage("truth-twin").await?;
+        let nodes: Api<Node> = Api::all(stage.client.clone());
+        let twin = with_kind("v1", "Node", json!({"metadata": {"name": "truth-twin-other"}}));
+        nodes.create(&PostParams::default(), &serde_json::from_value(twin)?).await?;
+        let victim = stage.node(stage.victim()).await?;
+        let status = json!({"status": {"nodeInfo": victim.status.and_then(|status| status.node_info)}});
+        nodes.patch_status("truth-twin-other", &PatchParams::default(), &Patch::Merge(status)).await?;
+        stage.victim().hang();
+        let far = stage.remediate(json!({"timeout": "30s"})).await?;
+        let done = far.phase("Done", SOON * 2).await?;
+        let proof = done.status.and_then(|status| status.proof).unwrap_or_default();
+        ensure!(proof.binding.as_deref() == Some("Witness"), "{proof:?}");
+        nodes.delete("truth-twin-other", &DeleteParams::default()).await?;
         stage.judged().await
     });
 }
