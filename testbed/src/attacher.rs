@@ -18,17 +18,30 @@ use crate::kubelet::RETRY;
 /// As external-attacher names its finalizer, after the driver.
 const FINALIZER: &str = "external-attacher/testbed";
 
+/// Whose answers are withheld.
+#[derive(Clone, Debug, Default)]
+struct Held {
+    all: bool,
+    nodes: BTreeSet<String>,
+}
+
+impl Held {
+    fn holds(&self, va: &VolumeAttachment) -> bool {
+        self.all || self.nodes.contains(&va.spec.node_name)
+    }
+}
+
 /// Attaches and detaches at once, unless held. Ends when dropped.
 #[derive(Debug)]
 pub struct Attacher {
-    held: watch::Sender<bool>,
+    held: watch::Sender<Held>,
     _task: JoinSet<()>,
 }
 
 impl Attacher {
     /// Starts the attacher of `driver` for these nodes.
     pub fn start(client: Client, driver: &str, nodes: BTreeSet<String>) -> Self {
-        let held = watch::Sender::new(false);
+        let held = watch::Sender::<Held>::default();
         let mut task = JoinSet::new();
         task.spawn(run(client, driver.to_owned(), nodes, held.subscribe()));
         Self { held, _task: task }
@@ -36,16 +49,26 @@ impl Attacher {
 
     /// Withholds every answer from now on: volumes stay as they are.
     pub fn hold(&self) {
-        self.held.send_replace(true);
+        self.held.send_modify(|held| held.all = true);
+    }
+
+    /// Withholds the answers that concern one node.
+    pub fn hold_node(&self, node: &str) {
+        self.held.send_modify(|held| held.nodes.extend([node.to_owned()]));
+    }
+
+    /// Answers again for one node, also what came meanwhile.
+    pub fn release_node(&self, node: &str) {
+        self.held.send_modify(|held| held.nodes.retain(|held| held != node));
     }
 
     /// Answers again, also what came meanwhile.
     pub fn release(&self) {
-        self.held.send_replace(false);
+        self.held.send_replace(Held::default());
     }
 }
 
-async fn run(client: Client, driver: String, nodes: BTreeSet<String>, mut held: watch::Receiver<bool>) {
+async fn run(client: Client, driver: String, nodes: BTreeSet<String>, mut held: watch::Receiver<Held>) {
     let api: Api<VolumeAttachment> = Api::all(client);
     let mut events = watcher(api.clone(), Config::default()).boxed();
     let mut open = BTreeMap::new();
@@ -63,9 +86,10 @@ async fn run(client: Client, driver: String, nodes: BTreeSet<String>, mut held: 
                 }
             },
             changed = held.changed() => if changed.is_err() { return },
-            () = sleep(RETRY), if !open.is_empty() && !*held.borrow() => {}
+            () = sleep(RETRY), if next(&open, &held).is_some() => {}
         }
-        while let Some((name, va)) = if *held.borrow() { None } else { open.pop_first() } {
+        while let Some(name) = next(&open, &held) {
+            let Some(va) = open.remove(&name) else { break };
             if let Err(error) = answer(&api, &va).await {
                 tracing::debug!(name, error = format!("{error:#}"), "will answer again");
                 open.insert(name, va);
@@ -73,6 +97,11 @@ async fn run(client: Client, driver: String, nodes: BTreeSet<String>, mut held: 
             }
         }
     }
+}
+
+fn next(open: &BTreeMap<String, VolumeAttachment>, held: &watch::Receiver<Held>) -> Option<String> {
+    let held = held.borrow();
+    open.iter().find(|(_, va)| !held.holds(va)).map(|(name, _)| name.clone())
 }
 
 async fn answer(api: &Api<VolumeAttachment>, va: &VolumeAttachment) -> Result<()> {

@@ -224,6 +224,8 @@ impl Operator {
             .arg(kubeconfig)
             .args(["--namespace", namespace])
             .args(flags)
+            // It is followed by what it logs, whatever this process is to log.
+            .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

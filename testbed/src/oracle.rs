@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use self::judge::{Evidence, judge};
-pub use self::judge::{Release, Verdict, Volume, What};
+pub use self::judge::{Excuse, Release, Verdict, Volume, What};
 use self::watched::Watched;
 use crate::journal::Journals;
 use crate::kubelet::RETRY;
@@ -74,12 +74,20 @@ impl Oracle {
     /// # Errors
     /// When they don't: then nothing can be said.
     pub async fn verdict(&self) -> Result<Verdict> {
+        self.verdict_excusing(Vec::new()).await
+    }
+
+    /// The same, knowing what others than the remediator did.
+    ///
+    /// # Errors
+    /// As [`verdict`](Self::verdict).
+    pub async fn verdict_excusing(&self, excuses: Vec<Excuse>) -> Result<Verdict> {
         wait::until("the oracle to see the present", LAG, || async { Ok(self.is_current().await?.then_some(())) })
             .await?;
         let lives = self.journals.lives();
         let boots = self.machines.iter().map(|machine| (machine.name().to_owned(), machine.boots())).collect();
         let releases = self.seen.lock().releases.clone();
-        Ok(judge(&Evidence { lives, boots, releases }))
+        Ok(judge(&Evidence { lives, boots, releases, excuses }))
     }
 
     /// What was released so far, as far as the watches have come, in the order seen.

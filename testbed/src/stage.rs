@@ -43,7 +43,7 @@ const KIND: &str = "FenceAgentsRemediation";
 const APP: &str = "db";
 
 /// How workloads leave the fenced node (`spec.remediationStrategy`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 #[value(rename_all = "PascalCase")]
 pub enum Strategy {
     /// The node's pods are deleted.

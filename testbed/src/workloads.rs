@@ -85,6 +85,18 @@ impl Site {
         Ok(site)
     }
 
+    /// The same namespace, for workloads that start on another node.
+    #[must_use]
+    pub fn at(&self, home: &str) -> Self {
+        Self {
+            client: self.client.clone(),
+            namespace: self.namespace.clone(),
+            rack: self.rack.clone(),
+            driver: self.driver.clone(),
+            home: home.to_owned(),
+        }
+    }
+
     /// The namespace.
     pub fn namespace(&self) -> &str {
         &self.namespace

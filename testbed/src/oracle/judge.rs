@@ -54,12 +54,35 @@ pub struct Release {
     pub what: What,
 }
 
+/// Why something that happens to a machine is not its remediator's fault.
+///
+/// Covers what happens from `from` to `until`, and what follows from that: for as long as the boot of that time lasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excuse {
+    /// The machine's name.
+    pub machine: String,
+    /// When whoever is to blame did it.
+    pub from: Timestamp,
+    /// Until when a remediator can't have known; `None` for as long as that boot lasts.
+    pub until: Option<Timestamp>,
+    /// Who did what.
+    pub reason: &'static str,
+}
+
 /// All there is to judge by.
 pub(super) struct Evidence {
     pub(super) lives: Vec<Life>,
     /// By machine.
     pub(super) boots: BTreeMap<String, Vec<Boot>>,
     pub(super) releases: Vec<Release>,
+    pub(super) excuses: Vec<Excuse>,
+}
+
+/// Something wrong: which machines are concerned, and since when.
+struct Finding {
+    machines: Vec<String>,
+    at: Timestamp,
+    what: String,
 }
 
 /// What the oracle says. Its Display is for people.
@@ -67,6 +90,8 @@ pub(super) struct Evidence {
 pub struct Verdict {
     /// One sentence each; none if all was safe.
     pub violations: Vec<String>,
+    /// What would be a violation, had not somebody else done it; with the reason.
+    pub excused: Vec<String>,
     /// Who wrote to which volume, by the volume's name.
     pub volumes: BTreeMap<String, Volume>,
     /// How many pods vanished while their process had run and had not been stopped by its kubelet: released by someone.
@@ -109,12 +134,13 @@ impl fmt::Display for Verdict {
 
 /// Judges.
 pub(super) fn judge(evidence: &Evidence) -> Verdict {
-    let mut violations = evidence.two_writers();
-    violations.extend(evidence.twins());
-    violations.extend(evidence.releases.iter().filter_map(|release| evidence.spoke_after(release)));
-    violations.extend(evidence.releases.iter().filter_map(|release| evidence.released_with_power(release)));
+    let mut findings = evidence.two_writers();
+    findings.extend(evidence.twins());
+    findings.extend(evidence.releases.iter().filter_map(|release| evidence.spoke_after(release)));
+    findings.extend(evidence.releases.iter().filter_map(|release| evidence.released_with_power(release)));
+    let (violations, excused) = evidence.excuse(findings);
     let released = evidence.releases.iter().filter(|release| evidence.was_released(release)).count();
-    Verdict { violations, volumes: evidence.volumes(), released, processes: evidence.lives.len() }
+    Verdict { violations, excused, volumes: evidence.volumes(), released, processes: evidence.lives.len() }
 }
 
 impl Evidence {
@@ -130,49 +156,82 @@ impl Evidence {
     }
 
     /// ReadWriteOnce is once per node: pods of one machine may share a volume.
-    fn two_writers(&self) -> Vec<String> {
+    fn two_writers(&self) -> Vec<Finding> {
         let volumes = self.volumes();
         let per_volume = volumes.iter().flat_map(|(name, volume)| {
             let foreign = |a: &Life, b: &Life| a.process.machine != b.process.machine;
-            overlaps(&volume.writers, foreign).map(move |overlap| format!("volume {name} had two writers: {overlap}"))
+            let named = move |what: &str| format!("volume {name} had two writers: {what}");
+            overlaps(&volume.writers, foreign).map(move |overlap| Finding { what: named(&overlap.what), ..overlap })
         });
         per_volume.collect()
     }
 
-    fn twins(&self) -> Vec<String> {
+    fn twins(&self) -> Vec<Finding> {
         let places: Vec<_> = self.lives.iter().filter(|life| life.process.ordinal.is_some()).cloned().collect();
         let twins = |a: &Life, b: &Life| a.process.ordinal == b.process.ordinal;
-        overlaps(&places, twins).map(|overlap| format!("one StatefulSet ordinal ran twice: {overlap}")).collect()
+        let named = |what: &str| format!("one StatefulSet ordinal ran twice: {what}");
+        overlaps(&places, twins).map(|overlap| Finding { what: named(&overlap.what), ..overlap }).collect()
     }
 
-    fn spoke_after(&self, release: &Release) -> Option<String> {
+    fn spoke_after(&self, release: &Release) -> Option<Finding> {
         let What::PodGone { uid, .. } = &release.what else { return None };
         let spoke = |life: &&Life| &life.process.uid == uid && !life.process.static_pod && life.last > release.at;
         let life = self.lives.iter().find(spoke)?;
         let late = seconds(life.last.duration_since(release.at));
-        Some(format!("{} still wrote or answered {late} after its object was gone", life.process.describe()))
+        let what = format!("{} still wrote or answered {late} after its object was gone", life.process.describe());
+        Some(Finding { machines: vec![life.process.machine.clone()], at: release.at, what })
     }
 
-    fn released_with_power(&self, release: &Release) -> Option<String> {
-        match &release.what {
-            What::PodGone { uid, .. } => {
+    fn released_with_power(&self, release: &Release) -> Option<Finding> {
+        let (node, what) = match &release.what {
+            What::PodGone { node, uid, .. } => {
                 let life = self.lives.iter().find(|life| &life.process.uid == uid && self.lived(life, release.at))?;
-                Some(format!("{} was deleted while it ran, and not by its kubelet", life.process.describe()))
+                (node, format!("{} was deleted while it ran, and not by its kubelet", life.process.describe()))
             }
-            What::Barred { node, taint } => {
-                self.had_power(node, release.at).then(|| format!("{node} got the taint {taint} while it had power"))
-            }
-            What::NodeGone { node } => {
-                self.had_power(node, release.at).then(|| format!("the Node {node} was deleted while it had power"))
-            }
+            What::Barred { node, taint } => (
+                self.had_power(node, release.at).then_some(node)?,
+                format!("{node} got the taint {taint} while it had power"),
+            ),
+            What::NodeGone { node } => (
+                self.had_power(node, release.at).then_some(node)?,
+                format!("the Node {node} was deleted while it had power"),
+            ),
             What::Detached { node, volume } => {
                 let writes = |life: &&Life| {
                     &life.process.machine == node && life.volumes.contains(volume) && self.lived(life, release.at)
                 };
                 let life = self.lives.iter().find(writes)?;
-                Some(format!("volume {volume} was detached while {} had it in use", life.process.describe()))
+                (node, format!("volume {volume} was detached while {} had it in use", life.process.describe()))
+            }
+        };
+        Some(Finding { machines: vec![node.clone()], at: release.at, what })
+    }
+
+    /// Parts what nobody but the remediator can have done from what is excused.
+    fn excuse(&self, mut findings: Vec<Finding>) -> (Vec<String>, Vec<String>) {
+        findings.sort_by_key(|finding| finding.at);
+        // By excuse: until when it covers what is found.
+        let mut covered: Vec<_> =
+            self.excuses.iter().map(|excuse| excuse.until.unwrap_or_else(|| self.boot_ends(excuse))).collect();
+        let (mut violations, mut excused) = (Vec::new(), Vec::new());
+        for Finding { machines, at, what } in findings {
+            let covers = |(excuse, until): &(&Excuse, &mut Timestamp)| {
+                machines.contains(&excuse.machine) && excuse.from <= at && at <= **until
+            };
+            match self.excuses.iter().zip(&mut covered).find(covers) {
+                Some((excuse, until)) => {
+                    *until = self.boot_ends(excuse);
+                    excused.push(format!("{what} ({})", excuse.reason));
+                }
+                None => violations.push(what),
             }
         }
+        (violations, excused)
+    }
+
+    fn boot_ends(&self, excuse: &Excuse) -> Timestamp {
+        let mut boots = self.boots.get(&excuse.machine).into_iter().flatten();
+        boots.find(|boot| boot.covers(excuse.from)).map_or(excuse.from, |boot| boot.until.unwrap_or(Timestamp::MAX))
     }
 
     /// The pod was taken from its kubelet, which had not stopped it.
@@ -207,12 +266,16 @@ fn ended_well(life: &Life, at: Timestamp) -> bool {
 }
 
 /// Describes the pairs that lived at once and are `alike`.
-fn overlaps(lives: &[Life], alike: impl Fn(&Life, &Life) -> bool) -> impl Iterator<Item = String> {
+fn overlaps(lives: &[Life], alike: impl Fn(&Life, &Life) -> bool) -> impl Iterator<Item = Finding> {
     let pairs = lives.iter().enumerate().flat_map(|(index, a)| lives[index + 1..].iter().map(move |b| (a, b)));
     pairs.filter(move |(a, b)| alike(a, b)).filter_map(|(a, b)| {
         let (from, to) = (a.first.max(b.first), a.last.min(b.last));
         let length = seconds(to.duration_since(from));
-        (from <= to).then(|| format!("{} and {} for {length}", a.process.describe(), b.process.describe()))
+        (from <= to).then(|| Finding {
+            machines: vec![a.process.machine.clone(), b.process.machine.clone()],
+            at: from,
+            what: format!("{} and {} for {length}", a.process.describe(), b.process.describe()),
+        })
     })
 }
 

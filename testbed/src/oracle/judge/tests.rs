@@ -129,17 +129,41 @@ fn a_static_pods_mirror_is_not_its_licence() {
     assert_eq!((verdict.violations, verdict.released), (vec![], 0));
 }
 
+#[test]
+fn what_somebody_else_did_is_excused_with_what_follows_but_nothing_else() {
+    let mut world = World::new();
+    world.writer("m1", "old", 0, 12);
+    world.barred("m1", 5).gone("old", 10);
+    let excuse = |machine: &str, from, until| Excuse {
+        machine: machine.into(),
+        from: at(from),
+        until: Some(at(until)),
+        reason: "the power button",
+    };
+    world.excuses = vec![excuse("m1", 3, 4), excuse("m2", 0, 20), excuse("m1", 6, 7)];
+    assert_eq!(world.judge().violations.len(), 3, "too early, another machine, too late: {}", world.judge());
+    world.excuses = vec![excuse("m1", 4, 6)];
+    let verdict = world.judge();
+    assert_eq!((verdict.violations, verdict.excused.len()), (vec![], 3));
+    // Its next boot is another matter.
+    world.off("m1", 13).on("m1", 14);
+    world.writer("m1", "new", 15, 20);
+    world.gone("new", 18);
+    world.expect(&["was deleted while it ran"]);
+}
+
 struct World {
     lives: Vec<Life>,
     boots: BTreeMap<String, Vec<Boot>>,
     releases: Vec<Release>,
+    excuses: Vec<Excuse>,
 }
 
 impl World {
     fn new() -> Self {
         let boot = || vec![Boot { id: Uuid::new_v4(), since: at(0), until: None }];
         let boots = ["m1", "m2"].map(|name| (name.to_owned(), boot())).into();
-        Self { lives: Vec::new(), boots, releases: Vec::new() }
+        Self { lives: Vec::new(), boots, releases: Vec::new(), excuses: Vec::new() }
     }
 
     fn writer(&mut self, machine: &str, uid: &str, first: i64, last: i64) -> usize {
@@ -195,7 +219,12 @@ impl World {
     }
 
     fn judge(&self) -> Verdict {
-        judge(&Evidence { lives: self.lives.clone(), boots: self.boots.clone(), releases: self.releases.clone() })
+        judge(&Evidence {
+            lives: self.lives.clone(),
+            boots: self.boots.clone(),
+            releases: self.releases.clone(),
+            excuses: self.excuses.clone(),
+        })
     }
 
     fn only(&self, violation: &str) {
