@@ -20,6 +20,7 @@ pub mod rack;
 pub mod scratch;
 pub mod setup;
 pub mod stage;
+pub mod torture;
 pub mod upstream;
 pub mod wait;
 pub mod workloads;

@@ -1,12 +1,14 @@
 //! `testbed`: the demo and the speed figures, and what they need from outside.
 
+use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
 use testbed::setup::{self, What};
 use testbed::stage::Strategy;
-use testbed::{bench, demo};
+use testbed::{bench, demo, torture};
 use tracing_subscriber::EnvFilter;
 
 #[derive(Parser)]
@@ -41,6 +43,39 @@ enum Command {
         /// Runs of each case.
         #[arg(long, default_value = "5")]
         runs: usize,
+    },
+    /// Remediations under all faults, seed after seed, judged by the oracle; exit 0 only if nothing was violated.
+    Torture {
+        /// The first seed.
+        #[arg(long, default_value = "1")]
+        seed: u64,
+        /// No round begins later than that many minutes after the start.
+        #[arg(long, default_value = "15")]
+        minutes: u64,
+        /// So many rounds at most.
+        #[arg(long, default_value = "1000000")]
+        seeds: u64,
+        /// Machines that are remediated in a round.
+        #[arg(long, default_value = "24")]
+        machines: usize,
+        /// What the first round owes others, as a failure prints it.
+        #[arg(long, value_delimiter = ',')]
+        owed: Vec<String>,
+        /// Judge this command (for sh, with KUBECONFIG and NAMESPACE set) in place of Ringfence.
+        #[arg(long)]
+        remediator: Option<String>,
+        /// The operator's binary; as a rule beside this program.
+        #[arg(long)]
+        operator: Option<PathBuf>,
+        /// Where state and logs are to be, and to stay.
+        #[arg(long)]
+        keep: Option<PathBuf>,
+        /// The file that gets the report, as Markdown; as a rule it goes to standard output.
+        #[arg(long)]
+        report: Option<PathBuf>,
+        /// Let nothing go wrong but the nodes.
+        #[arg(long)]
+        no_faults: bool,
     },
     /// Installs what is missing.
     Setup {
@@ -93,6 +128,19 @@ async fn run(command: Command) -> Result<()> {
         }
         Command::Bench { of: None, operator, runs } => {
             bench::run(&bench::Options { operator: operator_binary(operator)?, runs }).await
+        }
+        Command::Torture { seed, minutes, seeds, machines, owed, remediator, operator, keep, report, no_faults } => {
+            let operator = operator_binary(operator)?;
+            let time = Duration::from_secs(minutes * 60);
+            let options = torture::Options { operator, seed, time, seeds, machines, owed, remediator, keep, no_faults };
+            let found = torture::run(&options).await?;
+            match report {
+                Some(path) => fs::write(&path, found.markdown()).context("writing the report")?,
+                None => println!("{}", found.markdown()),
+            }
+            println!("{}", found.verdict());
+            ensure!(found.violations.is_empty(), "the remediator is not safe");
+            Ok(())
         }
         Command::Setup { what: Purpose::Demo } => setup::run(What::Demo).await,
         Command::Setup { what: Purpose::Test } => setup::run(What::Test).await,

@@ -229,9 +229,11 @@ impl Evidence {
         (violations, excused)
     }
 
+    /// The end of the boot of that time, or of the next one: power may have come by what is excused.
     fn boot_ends(&self, excuse: &Excuse) -> Timestamp {
         let mut boots = self.boots.get(&excuse.machine).into_iter().flatten();
-        boots.find(|boot| boot.covers(excuse.from)).map_or(excuse.from, |boot| boot.until.unwrap_or(Timestamp::MAX))
+        let boot = boots.find(|boot| boot.until.is_none_or(|until| excuse.from < until));
+        boot.map_or(excuse.from, |boot| boot.until.unwrap_or(Timestamp::MAX))
     }
 
     /// The pod was taken from its kubelet, which had not stopped it.
