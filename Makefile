@@ -1,5 +1,5 @@
 # Each target needs nothing else first: what it misses it builds or installs, once, under ~/.cache/ringfence.
-.PHONY: demo test lint bench sim crds setup-demo setup-test build-demo build-test
+.PHONY: demo test lint bench sim crash crds setup-demo setup-test build-demo build-test
 
 # Brings up a cluster and a rack, hangs a node, fences it, and prints what happened and the oracle's verdict.
 demo:
@@ -14,6 +14,10 @@ test:
 # The operator under virtual time, by the hundred thousand (SEEDS=…); SEED=7 replays one and prints what happened.
 sim:
 	SEEDS="$${SEEDS:-100000}" cargo test --profile sim --test sim -- --nocapture
+
+# kill -9 of the operator at every await point of one remediation; `make test` takes some of them.
+crash: setup-test
+	cargo test --package ringfence --test controller -- --ignored --nocapture killed_at_every_await_point
 
 lint:
 	cargo fmt --all --check

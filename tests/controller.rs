@@ -20,10 +20,14 @@ mod cycle;
 mod drivers;
 #[path = "controller/far.rs"]
 mod far;
+#[path = "controller/late.rs"]
+mod late;
 #[path = "controller/lead.rs"]
 mod lead;
 #[path = "controller/leave.rs"]
 mod leave;
+#[path = "controller/matrix.rs"]
+mod matrix;
 #[path = "controller/migration.rs"]
 mod migration;
 #[path = "controller/nhc.rs"]

@@ -170,11 +170,19 @@ impl Operator {
     /// # Errors
     /// When none comes within `within`; the last lines are in the message.
     pub async fn says(&self, text: &str, within: Duration) -> Result<Line> {
+        self.says_after(0, text, within).await
+    }
+
+    /// The same, without its first so many lines.
+    ///
+    /// # Errors
+    /// As [`says`](Self::says).
+    pub async fn says_after(&self, lines: usize, text: &str, within: Duration) -> Result<Line> {
         let mut count = self.lines.count.subscribe();
         let found = tokio::time::timeout(within, async {
             loop {
                 count.borrow_and_update();
-                if let Some(line) = self.lines().into_iter().find(|line| line.text.contains(text)) {
+                if let Some(line) = self.lines().into_iter().skip(lines).find(|line| line.text.contains(text)) {
                     return line;
                 }
                 if count.changed().await.is_err() {
@@ -207,7 +215,11 @@ impl Operator {
         Ok(kib * 1024)
     }
 
-    fn pid(&self) -> Result<u32> {
+    /// The number of its process.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self) -> Result<u32> {
         self.running.as_ref().and_then(|running| running.child.id()).context("the operator does not run")
     }
 

@@ -14,7 +14,23 @@ const PERIOD: Duration = Duration::from_millis(25);
 /// # Errors
 /// After `within`: what was waited for, and the last error of `probe` if it had one. An error of `probe` alone is not
 /// the end: an API server may be away for a moment.
-pub async fn until<T, F>(what: &str, within: Duration, mut probe: impl FnMut() -> F) -> Result<T>
+pub async fn until<T, F>(what: &str, within: Duration, probe: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<Option<T>>>,
+{
+    until_every(PERIOD, what, within, probe).await
+}
+
+/// The same, with another pause between two looks: for many who wait at once, and measure nothing.
+///
+/// # Errors
+/// As [`until`].
+pub async fn until_every<T, F>(
+    period: Duration,
+    what: &str,
+    within: Duration,
+    mut probe: impl FnMut() -> F,
+) -> Result<T>
 where
     F: Future<Output = Result<Option<T>>>,
 {
@@ -33,6 +49,6 @@ where
                 None => bail!("waited {within:?} in vain for: {what}"),
             }
         }
-        sleep(PERIOD).await;
+        sleep(period).await;
     }
 }

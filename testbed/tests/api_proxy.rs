@@ -94,6 +94,16 @@ async fn a_write_is_held_back_until_nobody_waits(proxy: &Proxy, plane: &ControlP
     drop(dropped);
     timeout(SOON, deleted).await??.expect_err("it was not made");
     direct.get("streamed-1").await?;
+
+    // Nor is one that is refused.
+    let mut refused = proxy.catch(Point::Before, is_delete);
+    let writer = maps(through);
+    let deleted = tokio::spawn(async move { writer.delete("streamed-1", &DeleteParams::default()).await });
+    refused.caught(SOON).await?;
+    refused.refuse(http::StatusCode::INTERNAL_SERVER_ERROR)?;
+    let error = timeout(SOON, deleted).await??.expect_err("it was refused");
+    ensure!(matches!(&error, kube::Error::Api(status) if status.code == 500), "{error}");
+    direct.get("streamed-1").await?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! What a test plays on: a control plane, an operator, and a rack of its own with its BMCs, workloads and oracle.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use ringfence::api::FenceAgentsRemediation;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use testbed::api_proxy::Proxy;
 use testbed::bmc::redfish::Face;
 use testbed::controlplane::{ControlPlane, Options, Timings};
 use testbed::machine::Machine;
@@ -65,18 +66,42 @@ impl Cluster {
         Self::start(Some(OWN.acquire().await?), timings, flags).await
     }
 
+    /// One of the test's own, whose operator is another program.
+    pub async fn own_with_program(program: impl FnOnce(&Path) -> PathBuf) -> Result<Self> {
+        let permit = Some(OWN.acquire().await?);
+        let (plane, mut settings) = Self::prepare(Timings::Default).await?;
+        settings.binary = program(&settings.binary);
+        Ok(Self { plane, operator: Operator::start(settings)?, _permit: permit })
+    }
+
+    /// One of the test's own, whose operator reaches the API server through a proxy; with these flags, if there are any,
+    /// instead of those that tests have.
+    pub async fn proxied(flags: Option<Vec<String>>) -> Result<(Self, Proxy)> {
+        let permit = Some(OWN.acquire().await?);
+        let (plane, mut settings) = Self::prepare(Timings::Default).await?;
+        let proxy = Proxy::before_api_server(&plane).await?;
+        settings.kubeconfig = proxy.kubeconfig(&settings.kubeconfig)?;
+        settings.flags = flags.unwrap_or(settings.flags);
+        Ok((Self { plane, operator: Operator::start(settings)?, _permit: permit }, proxy))
+    }
+
     async fn start(permit: Option<SemaphorePermit<'static>>, timings: Timings, flags: &[&str]) -> Result<Self> {
-        // For whoever wants to read the logs of a single test afterwards.
-        let dir = std::env::var_os("RINGFENCE_TEST_DIR").map(PathBuf::from);
-        let plane = ControlPlane::start(Options { timings, dir, ..Options::default() }).await?;
+        let (plane, mut settings) = Self::prepare(timings).await?;
         if permit.is_none() {
             plane.apply_yaml(include_str!("foreign.yaml")).await?;
         }
-        let installed = testbed::operator::install(&plane).await?;
-        let mut settings = Settings::new(&binary(), &installed, &plane.dir().join("operator.log"));
         settings.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
         let operator = Operator::start(settings)?;
         Ok(Self { plane, operator, _permit: permit })
+    }
+
+    async fn prepare(timings: Timings) -> Result<(ControlPlane, Settings)> {
+        // For whoever wants to read the logs of a single test afterwards.
+        let dir = std::env::var_os("RINGFENCE_TEST_DIR").map(PathBuf::from);
+        let plane = ControlPlane::start(Options { timings, dir, ..Options::default() }).await?;
+        let installed = testbed::operator::install(&plane).await?;
+        let settings = Settings::new(&binary(), &installed, &plane.dir().join("operator.log"));
+        Ok((plane, settings))
     }
 
     /// Sets a rack of three machines up, with one StatefulSet pod and its volume on the first.

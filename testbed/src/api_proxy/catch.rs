@@ -62,9 +62,18 @@ impl Catch {
     pub async fn deliver(mut self, within: Duration) -> Result<Answer> {
         let Some(held) = self.held.take() else { bail!("nothing was caught") };
         let (tell, told) = oneshot::channel();
-        held.go.send(tell).map_err(|_| anyhow!("the proxy is gone"))?;
+        held.go.send(Go::On(tell)).map_err(|_| anyhow!("the proxy is gone"))?;
         let told = timeout(within, told).await.with_context(|| format!("no answer within {within:?}"))?;
         told.context("the server did not answer")
+    }
+
+    /// Answers the client with this status, in the server's place; the server has been asked or not, as the point says.
+    ///
+    /// # Errors
+    /// When nothing is held.
+    pub fn refuse(mut self, status: StatusCode) -> Result<()> {
+        let Some(held) = self.held.take() else { bail!("nothing was caught") };
+        held.go.send(Go::Refuse(status)).map_err(|_| anyhow!("the proxy is gone"))
     }
 }
 
@@ -79,8 +88,15 @@ pub(super) struct Armed {
 struct Held {
     request: Request,
     answer: Option<Answer>,
-    /// Lets it go; who does wants to know the answer.
-    go: oneshot::Sender<oneshot::Sender<Answer>>,
+    go: oneshot::Sender<Go>,
+}
+
+/// How a request that waits goes on.
+pub(super) enum Go {
+    /// As it was to; who lets it go wants to know the answer.
+    On(oneshot::Sender<Answer>),
+    /// With an answer that is not the server's.
+    Refuse(StatusCode),
 }
 
 pub(super) fn arm(point: Point, which: impl FnMut(&Request) -> bool + Send + 'static) -> (Armed, Catch) {
@@ -97,8 +113,8 @@ impl Armed {
         (self.which)(request)
     }
 
-    /// Waits until it may go on, and returns who wants to know the answer; `None` if it may not.
-    pub async fn hold(self, request: Request, answer: Option<Answer>) -> Option<oneshot::Sender<Answer>> {
+    /// Waits until it may go on; `None` if it may not.
+    pub async fn hold(self, request: Request, answer: Option<Answer>) -> Option<Go> {
         let (go, gone) = oneshot::channel();
         self.to.send(Held { request, answer, go }).ok()?;
         gone.await.ok()

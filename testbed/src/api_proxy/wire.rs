@@ -16,13 +16,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::catch::{Answer, Armed, Point};
+use super::catch::{Answer, Armed, Go, Point};
 use super::{Request, Shared, Traffic, Way};
 
 /// A client on loopback shakes hands in milliseconds; one that was stopped shall not keep a connection for ever.
@@ -117,18 +118,26 @@ async fn forward(
     let upstream = |head| ask(&shared, head, &request);
     let answer = match armed {
         None => upstream(head).await.ok().map(|answer| stream_on(answer, shared.way.subscribe())),
-        Some(armed) if armed.point == Point::Before => {
-            let Some(wants) = armed.hold(request.clone(), None).await else { return };
-            let Some((answer, whole)) = caught(upstream(head).await.ok(), &request, &shared).await else { return };
-            // Who let it go may be gone.
-            let _ = wants.send(whole);
-            Some(answer)
-        }
+        Some(armed) if armed.point == Point::Before => match armed.hold(request.clone(), None).await {
+            None => return,
+            Some(Go::Refuse(status)) => Some(refusal(status)),
+            Some(Go::On(wants)) => {
+                let Some((answer, whole)) = caught(upstream(head).await.ok(), &request, &shared).await else { return };
+                // Who let it go may be gone.
+                let _ = wants.send(whole);
+                Some(answer)
+            }
+        },
         Some(armed) => {
             let Some((answer, whole)) = caught(upstream(head).await.ok(), &request, &shared).await else { return };
-            let Some(wants) = armed.hold(request.clone(), Some(whole.clone())).await else { return };
-            let _ = wants.send(whole);
-            Some(answer)
+            match armed.hold(request.clone(), Some(whole.clone())).await {
+                None => return,
+                Some(Go::Refuse(status)) => Some(refusal(status)),
+                Some(Go::On(wants)) => {
+                    let _ = wants.send(whole);
+                    Some(answer)
+                }
+            }
         }
     };
     if let Some(answer) = answer {
@@ -159,8 +168,7 @@ async fn caught(
     let (status, mut headers) = (answer.status(), answer.headers().clone());
     keep_end_to_end(&mut headers);
     let body = answer.bytes().await.ok()?;
-    let whole = Answer { status, body: body.clone() };
-    Some((respond(status, headers, Full::new(body).map_err(|never: Infallible| match never {}).boxed_unsync()), whole))
+    Some((respond(status, headers, whole(body.clone())), Answer { status, body }))
 }
 
 /// Passes an answer on as it comes; a stall holds back what comes in the meantime.
@@ -179,6 +187,21 @@ fn stream_on(answer: reqwest::Response, way: watch::Receiver<Way>) -> Response<B
         }
     });
     respond(status, headers, StreamBody::new(chunks).boxed_unsync())
+}
+
+/// As the API server words its own.
+fn refusal(status: StatusCode) -> Response<Body> {
+    let text = json!({
+        "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": status.as_u16(),
+        "message": "the testbed's proxy refuses it",
+    });
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    respond(status, headers, whole(text.to_string().into()))
+}
+
+fn whole(body: Bytes) -> Body {
+    Full::new(body).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
 fn respond(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
