@@ -3,6 +3,8 @@
 //! Tests that leave the operator alone share one control plane and one operator; those that kill, pause or configure it
 //! have their own, two at a time.
 
+#[path = "controller/confined.rs"]
+mod confined;
 #[path = "controller/held.rs"]
 mod held;
 #[path = "controller/site.rs"]
@@ -12,6 +14,8 @@ mod stage;
 
 #[path = "controller/bad_input.rs"]
 mod bad_input;
+#[path = "controller/contract.rs"]
+mod contract;
 #[path = "controller/crash.rs"]
 mod crash;
 #[path = "controller/cycle.rs"]

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use testbed::controlplane::Timings;
 use testbed::rack::Layout;
@@ -51,6 +51,40 @@ fn a_tenth_is_fenced_and_the_others_wait() {
             ledgers.delete("ringfence-breaker", &DeleteParams::default()).await?;
         }
         settled(&all, DEAD, &events).await?;
+        stage.judged().await
+    });
+}
+
+/// Of each zone one node may be fenced: the second of a zone waits and says for which, the one of another zone and the one
+/// of none do not. When the ledger is deleted it goes on.
+#[test]
+fn a_zone_has_a_limit_of_its_own() {
+    play(async {
+        let cluster = Cluster::own_with(Timings::Default, &["--breaker-domain-limit=1"]).await?;
+        let stage = Stage::new(&cluster.plane, Layout::workers("zone", 5)).await?;
+        let nodes: Api<Node> = Api::all(stage.client.clone());
+        let [early, late, elsewhere, nowhere, _] = stage.rack.machines() else { anyhow::bail!("five machines") };
+        for (machine, zone) in [(early, "a"), (late, "a"), (elsewhere, "b")] {
+            let label = Patch::Merge(json!({"metadata": {"labels": {"topology.kubernetes.io/zone": zone}}}));
+            nodes.patch(machine.name(), &PatchParams::default(), &label).await?;
+        }
+        [early, late, elsewhere, nowhere].iter().for_each(|machine| machine.hang());
+        let first = stage.remediate_node(early.name(), json!({})).await?;
+        first.phase("Proving", SOON).await?;
+        let waiting = stage.remediate_node(late.name(), json!({})).await?;
+        let others = [
+            stage.remediate_node(elsewhere.name(), json!({})).await?,
+            stage.remediate_node(nowhere.name(), json!({})).await?,
+        ];
+        let halted = waiting.halted("Unknown", "Budget", SOON).await?;
+        ensure!(message(&halted).contains("failure domain a"), "{}", message(&halted));
+        for far in others.iter().chain([&first]) {
+            far.phase("Done", SOON).await?;
+        }
+        ensure!(late.history().is_empty() && stage.face.commands(late).is_empty(), "it was switched all the same");
+        let ledgers: Api<ConfigMap> = Api::namespaced(stage.client.clone(), NAMESPACE);
+        ledgers.delete("ringfence-breaker", &DeleteParams::default()).await?;
+        waiting.phase("Done", SOON).await?;
         stage.judged().await
     });
 }

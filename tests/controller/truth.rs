@@ -112,6 +112,30 @@ fn another_machines_bmc_gets_no_command() {
     });
 }
 
+/// P2: the addresses of two nodes' BMCs are swapped. Whichever is to be fenced, neither machine is switched, and each says
+/// what was expected and what was found.
+#[test]
+fn swapped_addresses_switch_neither_machine() {
+    play(async {
+        let stage = Cluster::shared().await?.stage("truth-swapped").await?;
+        let [one, other, _] = stage.rack.machines() else { anyhow::bail!("three machines") };
+        let (first, second) = (stage.face.systems_uri(one), stage.face.systems_uri(other));
+        let swapped = json!({"nodeparameters": {"--systems-uri": {one.name(): second, other.name(): first}}});
+        one.hang();
+        other.hang();
+        let fars = [stage.remediate(swapped.clone()).await?, stage.remediate_node(other.name(), swapped).await?];
+        for (far, expected, found) in [(&fars[0], one, other), (&fars[1], other, one)] {
+            let halted = far.halted("False", "WrongMachine", SOON).await?;
+            let said = format!("expected system UUID {}, found {}", expected.uuid(), found.uuid());
+            ensure!(message(&halted).contains(&said), "{}", message(&halted));
+        }
+        for machine in [one, other] {
+            ensure!(stage.face.commands(machine).is_empty() && machine.history().is_empty(), "{}", machine.name());
+        }
+        stage.kept().await
+    });
+}
+
 /// P2, P3: no identity, but read On before our off and Off after it: a witness binds it, one renewal later.
 #[test]
 fn a_witness_binds_a_bmc_without_identity() {
@@ -169,7 +193,9 @@ fn a_wrong_outlet_of_a_living_node_proves_nothing() {
                 .await?;
             cluster.operator.restart().await?;
         }
-        far.halted("False", "Contradicted", SOON * 3).await?;
+        let halted = far.halted("False", "Contradicted", SOON * 3).await?;
+        let said = format!("{} has shown life since: is this its machine?", stage.victim().name());
+        ensure!(message(&halted).contains(&said), "{}", message(&halted));
         stage.kept().await
     });
 }
@@ -207,6 +233,31 @@ fn a_power_owner_ends_the_war_in_halted() {
         let far = stage.remediate(json!({})).await?;
         far.halted("False", "NotProven", SOON).await?;
         stage.kept().await
+    });
+}
+
+/// The same with an owner who takes 3 s each time, and a release that takes longer: what was proven off is on again in the
+/// middle of it, the barrier comes down, and each time costs an attempt.
+#[test]
+fn a_slow_power_owner_ends_the_war_in_halted() {
+    play(async {
+        let stage = Cluster::shared().await?.stage("truth-slow-owner").await?;
+        stage.face.set_fault(stage.victim(), Some(Fault::PowerOwner(Duration::from_secs(3))));
+        stage.rack.attacher().hold();
+        stage.victim().hang();
+        let far = stage.remediate(json!({"timeout": "10s"})).await?;
+        let halted = far.halted("False", "NotProven", SOON).await?;
+        let said = message(&halted);
+        ensure!(said.contains("2 attempts") && said.contains("On"), "says what it read: {said}");
+        let power: Vec<_> = stage.victim().history().iter().map(|change| (change.on, change.by.clone())).collect();
+        ensure!(power.iter().filter(|(on, _)| !on).count() == 2, "one off for each attempt: {power:?}");
+        let barred = |node: &k8s_openapi::api::core::v1::Node| {
+            let taints = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+            taints.iter().any(|taint| taint.effect == "NoExecute" && taint.key.contains("ringfence"))
+        };
+        ensure!(!barred(&stage.node(stage.victim()).await?), "S1: the barrier stands on a node that runs");
+        stage.rack.attacher().release();
+        stage.judged().await
     });
 }
 
