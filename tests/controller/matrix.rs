@@ -15,13 +15,14 @@ use futures::StreamExt as _;
 use futures::future::{join_all, try_join_all};
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::{Namespace, Node};
-use kube::Api;
 use kube::api::DeleteParams;
+use kube::{Api, ResourceExt as _};
 use ringfence::api::FenceAgentsRemediation;
 use serde_json::json;
 use testbed::api_proxy::{Catch, Point, Proxy, Request};
 use testbed::rack::Layout;
 use testbed::wait;
+use testbed::workloads::is_running;
 use tokio::time::{Instant, timeout_at};
 
 use crate::stage::{Cluster, Remediation, SHORT, SOON, Stage, condition, phase_of, play};
@@ -63,39 +64,54 @@ enum Came {
     Never,
 }
 
-/// Every point. `make crash` runs it.
+/// `make crash` runs these four.
 #[test]
-#[ignore = "takes half an hour"]
-fn killed_at_every_await_point_it_finishes() {
-    play(async {
-        let mut rig = Rig::start().await?;
-        let began = Instant::now();
-        let mut survived = 0;
-        for way in [Way::Api, Way::Bmc] {
-            for point in [Point::Before, Point::After] {
-                let mut last = usize::MAX;
-                let (mut next, mut again) = (1, VecDeque::new());
-                while next <= last || !again.is_empty() {
-                    let fresh = (next..last.saturating_add(1)).take(LANES.saturating_sub(again.len()));
-                    let numbers: Vec<_> = again.drain(..).chain(fresh).take(LANES).collect();
-                    next = next.max(numbers.iter().max().map_or(next, |number| number + 1));
-                    let spots: Vec<_> = numbers.iter().map(|&number| Spot { way, point, number }).collect();
-                    for (spot, came) in rig.batch(&spots, LANES).await? {
-                        match came {
-                            Came::There => survived += 1,
-                            Came::Late => again.push_back(spot.number),
-                            Came::Never => last = last.min(spot.number - 1),
-                        }
-                    }
-                    again.retain(|number| *number <= last);
-                    println!("{way:?}, {point:?}: to {}, {survived} survived, {:.0?}", next - 1, began.elapsed());
-                }
-                println!("{way:?}, {point:?}: {last} points");
+#[ignore = "takes a quarter of an hour"]
+fn every_await_point_before_the_api_server_is_asked() {
+    play(every(Way::Api, Point::Before));
+}
+
+#[test]
+#[ignore = "takes a quarter of an hour"]
+fn every_await_point_after_the_api_server_has_answered() {
+    play(every(Way::Api, Point::After));
+}
+
+#[test]
+#[ignore = "takes some minutes"]
+fn every_await_point_before_the_bmc_is_asked() {
+    play(every(Way::Bmc, Point::Before));
+}
+
+#[test]
+#[ignore = "takes some minutes"]
+fn every_await_point_after_the_bmc_has_answered() {
+    play(every(Way::Bmc, Point::After));
+}
+
+/// Takes one request after the other, until a remediation is over before its request came.
+async fn every(way: Way, point: Point) -> Result<()> {
+    let mut rig = Rig::start().await?;
+    let began = Instant::now();
+    let (mut next, mut last, mut survived) = (1, usize::MAX, 0);
+    let mut again = VecDeque::new();
+    while next <= last || !again.is_empty() {
+        let fresh = (next..last.saturating_add(1)).take(LANES.saturating_sub(again.len()));
+        let numbers: Vec<_> = again.drain(..).chain(fresh).take(LANES).collect();
+        next = next.max(numbers.iter().max().map_or(next, |number| number + 1));
+        let spots: Vec<_> = numbers.iter().map(|&number| Spot { way, point, number }).collect();
+        for (spot, came) in rig.batch(&spots, LANES).await? {
+            match came {
+                Came::There => survived += 1,
+                Came::Late => again.push_back(spot.number),
+                Came::Never => last = last.min(spot.number - 1),
             }
         }
-        println!("{survived} points, {survived} finished, in {:.0?}", began.elapsed());
-        Ok(())
-    });
+        again.retain(|number| *number <= last);
+        println!("{way:?}, {point:?}: {survived} survived, {} to be tried again, {:.0?}", again.len(), began.elapsed());
+    }
+    println!("{way:?}, {point:?}: {survived} points, {survived} finished, in {:.0?}", began.elapsed());
+    Ok(())
 }
 
 /// Some of them.
@@ -135,6 +151,8 @@ struct Lane {
     spot: Spot,
     stage: Stage,
     _bmc: Proxy,
+    /// The UID of the pod that is to be released.
+    pod: Option<String>,
     far: Remediation,
     catch: Option<Catch>,
     came: Came,
@@ -207,13 +225,14 @@ impl Lane {
             Way::Api => api.catch(spot.point, move |request| counts(concerns(request, &name))),
             Way::Bmc => bmc.catch(spot.point, move |_| counts(true)),
         };
+        let pod = stage.site.pods("db").await?.pop().context("no pod")?.uid();
         stage.victim().hang();
         let changes = json!({
             "timeout": SHORT, "sharedparameters": {"--ipport": bmc.address().port().to_string()},
             "tls": {"caSecretName": format!("{}-proxy", stage.name)},
         });
         let far = stage.remediate(changes).await?;
-        Ok(Self { spot, stage, _bmc: bmc, far, catch: Some(catch), came: Came::Late })
+        Ok(Self { spot, stage, _bmc: bmc, pod, far, catch: Some(catch), came: Came::Late })
     }
 
     /// Goes through the whole remediation, as far as its spot.
@@ -248,7 +267,14 @@ impl Lane {
             stage.rack.ready().await?;
             far.delete().await?;
         }
-        stage.replacement(LONG).await?;
+        // Anywhere: on a starved machine the node itself may be back before the scheduler has found another.
+        wait::until_every(LOOK, "the pod's replacement to run", LONG, async || {
+            let pods = stage.site.pods("db").await?;
+            let runs = pods.iter().any(|pod| is_running(pod) && pod.uid() != self.pod);
+            ensure!(runs, "instead: {:?}", pods.iter().map(|pod| (&pod.spec, &pod.status)).collect::<Vec<_>>());
+            Ok(Some(()))
+        })
+        .await?;
         gone(far).await?;
         stage.rack.ready().await?;
         stage.node_is_clean(stage.victim(), LONG).await?;
