@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
 use testbed::setup::{self, What};
 use testbed::stage::Strategy;
+use testbed::torture::Judged;
 use testbed::{bench, demo, torture};
 use tracing_subscriber::EnvFilter;
 
@@ -61,7 +62,8 @@ enum Command {
         /// What the first round owes others, as a failure prints it.
         #[arg(long, value_delimiter = ',')]
         owed: Vec<String>,
-        /// Judge this command (for sh, with KUBECONFIG and NAMESPACE set) in place of Ringfence.
+        /// Judge this command (for sh, with KUBECONFIG and NAMESPACE set) in place of Ringfence; "far" is the real
+        /// fence-agents-remediation.
         #[arg(long)]
         remediator: Option<String>,
         /// The operator's binary; as a rule beside this program.
@@ -132,7 +134,12 @@ async fn run(command: Command) -> Result<()> {
         Command::Torture { seed, minutes, seeds, machines, owed, remediator, operator, keep, report, no_faults } => {
             let operator = operator_binary(operator)?;
             let time = Duration::from_secs(minutes * 60);
-            let options = torture::Options { operator, seed, time, seeds, machines, owed, remediator, keep, no_faults };
+            let judged = match remediator.as_deref() {
+                None => Judged::Ringfence,
+                Some("far") => Judged::Far,
+                Some(command) => Judged::Command(command.to_owned()),
+            };
+            let options = torture::Options { operator, seed, time, seeds, machines, owed, judged, keep, no_faults };
             let found = torture::run(&options).await?;
             match report {
                 Some(path) => fs::write(&path, found.markdown()).context("writing the report")?,

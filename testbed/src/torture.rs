@@ -32,6 +32,18 @@ pub use self::report::Report;
 use self::report::told;
 use self::world::World;
 
+/// Who is judged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Judged {
+    /// Ringfence, in two replicas.
+    #[default]
+    Ringfence,
+    /// The real fence-agents-remediation, as [`upstream`](crate::upstream) installs it.
+    Far,
+    /// A command for `sh` that obeys FAR's contract, with `KUBECONFIG` and `NAMESPACE` in its environment.
+    Command(String),
+}
+
 /// What to do.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -47,8 +59,8 @@ pub struct Options {
     pub machines: usize,
     /// What the first round owes others, as a failure says it: faults, phases and strategies.
     pub owed: Vec<String>,
-    /// A program to judge in Ringfence's place, for `sh`.
-    pub remediator: Option<String>,
+    /// Who is judged.
+    pub judged: Judged,
     /// Where state and logs are to be, and to stay; without, a temporary directory.
     pub keep: Option<PathBuf>,
     /// Nothing goes wrong but the nodes.
@@ -63,7 +75,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     ensure!(options.machines > 0 && options.seeds > 0, "no machines, no remediations");
     let mut owed = options.owed.iter().map(|cell| cell.parse()).collect::<Result<Vec<Cell>>>()?;
     let began = Instant::now();
-    let world = World::start(&options.operator, options.remediator.as_deref(), options.keep.clone()).await?;
+    let world = World::start(&options.operator, &options.judged, options.keep.clone()).await?;
     let matrix = Mutex::new(Matrix::default());
     let mut report = Report::new(options.seed, world.contract);
     for seed in options.seed..options.seed.saturating_add(options.seeds) {

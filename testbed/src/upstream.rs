@@ -102,6 +102,18 @@ pub async fn install(plane: &ControlPlane) -> Result<Installed> {
     Ok(Installed { binary, kubeconfig, scratch })
 }
 
+impl Installed {
+    /// The command that starts it, for `sh`, whoever's child it is to be. There is one on a machine at a time.
+    pub fn command(&self) -> String {
+        let [temporary, kubeconfig, binary] =
+            [self.scratch.path(), &self.kubeconfig, &self.binary].map(|path| path.display().to_string());
+        format!(
+            "env -i KUBECONFIG='{kubeconfig}' TMPDIR='{temporary}' PATH=/usr/sbin:/usr/bin:/sbin:/bin '{binary}' \
+             --metrics-bind-address=0 --health-probe-bind-address=0"
+        )
+    }
+}
+
 impl Upstream {
     /// Starts it, and waits until it works and its webhooks answer.
     ///

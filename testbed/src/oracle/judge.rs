@@ -250,7 +250,8 @@ impl Evidence {
         let process = &life.process;
         let mut boots = self.boots.get(&process.machine).into_iter().flatten();
         let powered = boots.any(|boot| boot.id == process.boot && boot.covers(at));
-        powered && !process.static_pod && !ended_well(life, at)
+        // A pod may come back to a machine in the boot from which another was released.
+        powered && life.first <= at && !process.static_pod && !ended_well(life, at)
     }
 
     fn had_power(&self, node: &str, at: Timestamp) -> bool {

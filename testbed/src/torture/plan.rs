@@ -101,7 +101,7 @@ const LATE: [Phase; 2] = [Phase::Restoring, Phase::Done];
 const BLOWS: [Duration; 2] = [Duration::from_secs(7), Duration::from_secs(27)];
 /// Second faults dealt to a round, for each strategy.
 const SECONDS: usize = 8;
-/// Of what is owed, so much at a time.
+/// Of what is owed, and can be paid only by a first fault, so much at a time.
 const DEBTS: usize = 6;
 
 impl Schedule {
@@ -136,9 +136,12 @@ impl Schedule {
         }
         let alone = |cell: &&Cell| !cell.fault.is_of_the_cluster();
         let early: Vec<_> = cells.iter().filter(alone).filter(|cell| EARLY.contains(&cell.phase)).copied().collect();
-        let owed = owed.iter().filter(|cell| EARLY.contains(&cell.phase)).take(DEBTS).copied();
-        let dealt = hand(&early, machines, seed, 2).into_iter().map(|(_, cell)| cell);
-        for cell in owed.chain(dealt).take(machines - plans.len()) {
+        // Places of their own for debts, so that no card of this hand is lost to them; without debts, any will do.
+        let left = machines - plans.len();
+        let fresh = hand(&early, left.saturating_sub(DEBTS), seed, 2).into_iter().map(|(_, cell)| cell);
+        let owed: Vec<_> = owed.iter().filter(|cell| EARLY.contains(&cell.phase)).take(DEBTS).copied().collect();
+        let more: Vec<_> = (0..left).map(|_| chance.of(&early)).collect();
+        for cell in fresh.chain(owed).chain(more).take(left) {
             plans.push(plan(&mut chance, contract, cell.phase, Some(cell.fault), Some(cell.strategy)));
         }
         for (salt, strategy) in (3..).zip(STRATEGIES) {
@@ -260,5 +263,48 @@ impl fmt::Display for Plan {
             write!(f, "; {fault} in {phase}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(seed: u64, owed: &[Cell]) -> Vec<String> {
+        let schedule = Schedule::draw(seed, 24, true, Contract::Ringfence, owed);
+        let blows = schedule.blows.iter().map(|blow| format!("{blow:?}"));
+        schedule.plans.iter().map(Plan::to_string).chain(blows).collect()
+    }
+
+    #[test]
+    fn a_seed_draws_its_schedule_again() {
+        assert_eq!(told(7, &[]), told(7, &[]));
+        assert_ne!(told(7, &[]), told(8, &[]));
+    }
+
+    #[test]
+    fn all_boxes_are_dealt_and_debts_first() {
+        let mut dealt = Matrix::default();
+        for seed in 1..=34 {
+            let schedule = Schedule::draw(seed, 36, true, Contract::Ringfence, &[]);
+            schedule.plans.iter().flat_map(Plan::cells).for_each(|cell| dealt.count(cell));
+        }
+        for cell in Matrix::cells(Contract::Ringfence) {
+            assert!(cell.fault.is_of_the_cluster() || dealt.of(cell) >= 3, "{cell}: {}", dealt.of(cell));
+        }
+        let owed = Cell { fault: Fault::TimedOut, phase: Phase::Accepted, strategy: Strategy::OutOfServiceTaint };
+        let schedule = Schedule::draw(1, 24, true, Contract::Ringfence, &[owed]);
+        assert!(schedule.plans.iter().any(|plan| plan.cells().contains(&owed)));
+    }
+
+    /// Known limits 1 and 2: an Off that is false must not meet an off of ours that is late or was ignored.
+    #[test]
+    fn known_limits_are_not_drawn() {
+        for seed in 1..=200 {
+            for plan in Schedule::draw(seed, 24, true, Contract::Ringfence, &[]).plans {
+                let lies = plan.cells().iter().any(|cell| cell.fault == Fault::BmcRestarts);
+                assert!(!lies || plan.phase != Phase::Halted || plan.obstacle != Obstacle::Disobedience, "{plan}");
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use kube::api::Api;
 use serde_json::{Value, json};
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::bmc::{Bmc, Held, Trouble};
 use super::fault::Fault;
@@ -27,6 +27,8 @@ const REACH: Duration = Duration::from_secs(60);
 const ASKED: Duration = Duration::from_secs(2);
 /// From the end of all faults to rest: attempts and patience (10 to 20 s each), 30 s to the next look, an election.
 const REST: Duration = Duration::from_secs(150);
+/// Pod GC looks every 20 s (podgc's gcCheckPeriod): then whatever a taint has released runs elsewhere.
+const COLLECTED: Duration = Duration::from_secs(25);
 /// From its deletion until it is gone: the cycle, and `timeout` twice.
 const GONE: Duration = Duration::from_secs(150);
 
@@ -224,15 +226,21 @@ impl Subject {
     /// Deletes it, and looks at what it leaves.
     async fn leave(&self, scene: &Scene<'_>, rested: &Value) -> Result<()> {
         let remediations = &scene.world.remediations;
+        if Phase::of(rested) == Phase::Done && self.machine.state().on {
+            // NHC deletes it once the node is well; one that hangs on has been left to the cluster until then.
+            let mut state = self.machine.watch();
+            let _ = timeout(COLLECTED, state.wait_for(|state| !state.on || !state.hung)).await;
+        }
         remediations.delete(&self.name).await?;
         remediations.gone(&self.name, GONE).await?;
         scene.tell(format!("{}: gone", self.name));
         let marks = self.marks(scene).await?;
-        ensure!(marks.is_empty(), "left on the Node: {}", marks.join(", "));
-        ensure!(!self.was_left_off(rested), "the machine was switched off, and left so; {}", tell(rested));
+        let left_off = self.was_left_off(rested);
         // Somebody sees to a machine that is honestly left as it is.
         self.machine.heal();
         self.machine.set_power(true, "person");
+        ensure!(marks.is_empty(), "left on the Node: {}", marks.join(", "));
+        ensure!(!left_off, "the machine was switched off, and left so; {}", tell(rested));
         Ok(())
     }
 
@@ -242,9 +250,11 @@ impl Subject {
         let switched = self.machine.history().last().is_some_and(|change| !change.on && !by_a_person(&change.by));
         let befell = |fault| self.plan.fault == Some(fault) || self.plan.later.is_some_and(|(later, _)| later == fault);
         let given_up = befell(Fault::TimedOut) || befell(Fault::NodeReplaced);
+        // The old device does not know the account that the new order has (Known limit 12).
+        let locked_out = befell(Fault::OrderEdit);
         let message = rested["status"]["message"].as_str().unwrap_or_default();
         let says_so = message.contains("not be switched on again");
-        switched && !self.plan.stays_off && !given_up && !says_so
+        switched && !self.plan.stays_off && !given_up && !locked_out && !says_so
     }
 
     /// What is on the Node that only a remediation may have put there.

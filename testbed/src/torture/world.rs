@@ -1,6 +1,7 @@
 //! What outlives a round: the control plane, whoever is judged, its remediations.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
@@ -9,11 +10,16 @@ use kube::{Client, Error};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
+use super::Judged;
 use super::plan::Contract;
 use super::remediations::Remediations;
 use super::remediator::Remediator;
 use crate::controlplane::{ControlPlane, Options};
 use crate::operator::install;
+use crate::{upstream, wait};
+
+/// An API server that restarts is away for 4 s on an idle machine, and a starved one for longer.
+const AWAY: Duration = Duration::from_secs(90);
 
 /// A control plane with a remediator on it.
 pub(super) struct World {
@@ -24,41 +30,58 @@ pub(super) struct World {
     pub(super) namespace: String,
     pub(super) contract: Contract,
     pub(super) control: ControlPlane,
+    _far: Option<upstream::Installed>,
 }
 
 impl World {
     /// Brings it up, and waits until somebody leads. State and logs go to `dir`, and stay there; without one, to a
     /// temporary directory.
-    pub(super) async fn start(operator: &Path, command: Option<&str>, dir: Option<PathBuf>) -> Result<Self> {
+    pub(super) async fn start(operator: &Path, judged: &Judged, dir: Option<PathBuf>) -> Result<Self> {
         let control = ControlPlane::start(Options { dir, ..Options::default() }).await?;
         let client = control.client();
-        let installed = install(&control).await?;
-        let (remediator, contract) = match command {
-            None => {
+        let (contract, namespace, remediator, far) = match judged {
+            Judged::Ringfence => {
+                let installed = install(&control).await?;
                 let remediator = Remediator::ringfence(operator, &installed, &control, &agents(&control)?).await?;
-                (remediator, Contract::Ringfence)
+                (Contract::Ringfence, installed.namespace, remediator, None)
             }
-            Some(command) => (Remediator::command(command, &control, &installed.namespace)?, Contract::Far),
+            Judged::Far => {
+                let installed = upstream::install(&control).await?;
+                let remediator = Remediator::command(&installed.command(), &control, upstream::NAMESPACE)?;
+                (Contract::Far, upstream::NAMESPACE.to_owned(), remediator, Some(installed))
+            }
+            Judged::Command(command) => {
+                let namespace = install(&control).await?.namespace;
+                let remediator = Remediator::command(command, &control, &namespace)?;
+                (Contract::Far, namespace, remediator, None)
+            }
         };
         remediator.is_led().await?;
-        let remediations = Remediations::new(client.clone(), &installed.namespace);
-        let namespace = installed.namespace;
-        Ok(Self { remediator: Mutex::new(remediator), remediations, client, namespace, contract, control })
+        let remediations = Remediations::new(client.clone(), &namespace);
+        let remediator = Mutex::new(remediator);
+        Ok(Self { remediator, remediations, client, namespace, contract, control, _far: far })
     }
 
-    /// Writes a Secret beside the remediations.
+    /// Writes a Secret beside the remediations; an API server that is away is waited for.
     pub(super) async fn secret(&self, name: &str, data: &Value) -> Result<()> {
         let object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data});
-        let applied = self.secrets().patch(name, &PatchParams::apply("torture").force(), &Patch::Apply(object)).await;
-        applied.map(drop).with_context(|| format!("writing Secret {name}"))
+        let (secrets, params) = (self.secrets(), PatchParams::apply("torture").force());
+        wait::until(&format!("Secret {name} to be written"), AWAY, || async {
+            Ok(secrets.patch(name, &params, &Patch::Apply(&object)).await.map(drop).map(Some)?)
+        })
+        .await
     }
 
     /// Deletes it.
     pub(super) async fn no_secret(&self, name: &str) -> Result<()> {
-        match self.secrets().delete(name, &DeleteParams::default()).await {
-            Err(Error::Api(status)) if status.code == 404 => Ok(()),
-            deleted => deleted.map(drop).with_context(|| format!("deleting Secret {name}")),
-        }
+        let secrets = self.secrets();
+        wait::until(&format!("Secret {name} to be deleted"), AWAY, || async {
+            match secrets.delete(name, &DeleteParams::default()).await {
+                Err(Error::Api(status)) if status.code == 404 => Ok(Some(())),
+                deleted => Ok(deleted.map(drop).map(Some)?),
+            }
+        })
+        .await
     }
 
     fn secrets(&self) -> Api<Secret> {

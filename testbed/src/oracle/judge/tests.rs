@@ -110,6 +110,18 @@ fn a_release_seen_late_is_not_held_against_a_machine_that_is_back() {
 }
 
 #[test]
+fn a_volume_may_come_back_to_the_boot_that_it_was_detached_from() {
+    let mut world = World::new();
+    let old = world.writer("m1", "old", 0, 5);
+    world.lives[old].ended = Some(End { at: at(5), how: Ending::Stopped });
+    world.gone("old", 6).detached("m1", 6);
+    world.writer("m1", "new", 8, 12);
+    assert_eq!(world.judge().violations, Vec::<String>::new());
+    world.detached("m1", 10);
+    world.only("was detached while");
+}
+
+#[test]
 fn a_process_that_comes_back_with_its_machine_after_the_release() {
     let mut world = World::new();
     world.writer("m1", "old", 0, 5);
