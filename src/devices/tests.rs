@@ -122,6 +122,14 @@ async fn an_urgent_call_ends_at_its_deadline() {
     assert!(begun.elapsed() < SECOND);
 }
 
+/// A process that was stopped meanwhile finds an answer in the socket, and can't tell how long it has lain there.
+#[tokio::test(start_paused = true)]
+async fn an_answer_after_the_deadline_is_none() {
+    let (devices, by) = (Devices::default(), Instant::now() + SECOND);
+    let stands_still = async { tokio::time::advance(2 * SECOND).await };
+    assert_eq!(devices.urgent(&bmc(), by, stands_still).await, None);
+}
+
 /// A wrong password is tried once on a BMC, also if two templates name it, and once more after a change.
 #[test]
 fn a_refused_account_is_left_alone_until_something_changes() {
