@@ -10,6 +10,8 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tower::BoxError;
 
+use super::aim::Call;
+use super::broken::Broken;
 use super::cluster::Write;
 use super::store::{Key, Part, Refusal, key};
 use super::tally::{count, note};
@@ -55,19 +57,27 @@ struct Fate {
     error: Option<u16>,
     /// Nobody will hear of it.
     lost: bool,
+    /// It arrives even if its sender has gone.
+    surely: bool,
 }
 
 async fn serve(shared: Shared, replica: usize, asked: Asked, answer: oneshot::Sender<(u16, Value)>) {
-    let fate = shared.enter().fate(replica, &asked);
+    let (fate, sent) = {
+        let mut world = shared.enter();
+        (world.fate(replica, &asked), world.now)
+    };
     sleep(Duration::from_millis(fate.arrives)).await;
-    if answer.is_closed() && shared.enter().chance.percent(50) {
+    if answer.is_closed() && !fate.surely && shared.enter().chance.percent(50) {
         return;
     }
     let done = {
         let mut world = shared.enter();
         match fate.error {
             Some(code) => (code, refused(code)),
-            None => world.answer(&asked),
+            None => {
+                world.asked = sent;
+                world.answer(replica, &asked)
+            }
         }
     };
     if done.0 >= 400 {
@@ -91,12 +101,18 @@ impl World {
         let writes = asked.method != Method::GET;
         let cut_off = self.now < self.replicas[replica].cut_off_until;
         let (chance, mix) = (&mut self.chance, &self.mix);
-        let mut fate = Fate { arrives: chance.within(0, 3), answers: chance.within(0, 2), error: None, lost: false };
+        let (arrives, answers) = (chance.within(0, 3), chance.within(0, 2));
+        let mut fate = Fate { arrives, answers, error: None, lost: false, surely: false };
         if chance.permille(mix.slow) {
             (fate.arrives, fate.answers) = (chance.within(0, 2_500), chance.within(0, 2_500));
         }
         if writes && chance.permille(mix.late) {
-            fate.arrives = chance.within(4_000, 40_000);
+            let longest = if chance.percent(20) { 150_000 } else { 40_000 };
+            fate.arrives = chance.within(4_000, longest);
+        }
+        let stands = self.replicas[replica].stands_until;
+        if self.now < stands && chance.percent(50) {
+            (fate.arrives, fate.surely) = (stands - self.now, chance.percent(70));
         }
         if chance.permille(mix.errors) {
             let codes: &[u16] = if writes { &[409, 429, 500, 503] } else { &[410, 429, 500, 503] };
@@ -110,18 +126,31 @@ impl World {
         if cut_off {
             fate.error = Some(503);
         }
+        let struck = self.named(&asked.method, &asked.key, asked.part, &asked.body);
+        if let Some(later) = struck.and_then(|call| self.strike(replica, call)) {
+            (fate.arrives, fate.error, fate.surely) = (later, None, true);
+        }
         fate
     }
 
-    fn answer(&mut self, asked: &Asked) -> (u16, Value) {
+    fn answer(&mut self, replica: usize, asked: &Asked) -> (u16, Value) {
+        if let Some(call @ (Call::Bar | Call::Free | Call::FailPod | Call::DeletePod)) =
+            self.named(&asked.method, &asked.key, asked.part, &asked.body)
+        {
+            self.judge_release(replica, call);
+        }
         let lag = if self.mix.lag > 0 { self.chance.within(0, self.mix.lag) } else { 0 };
         let at = self.now.saturating_sub(lag);
         let Asked { method, key, part, query, body } = asked;
+        let guarded = self.mix.broken.map(|broken| broken.guards(key, *part, body));
+        let body = guarded.as_ref().unwrap_or(body);
         let done = match *method {
             Method::GET if key.0 == "apis" => return (200, self.groups(&key.2)),
             Method::GET if key.2.is_empty() => return (200, self.list(key, query, at)),
             Method::GET => {
-                return self.store.get(key, at).map_or_else(|| (404, refused(404)), |found| (200, (*found).clone()));
+                let found =
+                    self.store.get(key, at).map_or_else(|| (404, refused(404)), |found| (200, (*found).clone()));
+                return if self.mix.broken.is_some() { self.told(replica, asked, found) } else { found };
             }
             Method::POST if key.0 == "events" => return (201, body.clone()),
             Method::POST => self.write(key, Write::Create(body)),
@@ -133,6 +162,35 @@ impl World {
         match done {
             Ok(object) => (200, (*object).clone()),
             Err(Refusal(code)) => (code, refused(code)),
+        }
+    }
+
+    /// What a broken API server answers instead.
+    fn told(&mut self, replica: usize, asked: &Asked, found: (u16, Value)) -> (u16, Value) {
+        let (reread, pulse) = (self.is_broken(Broken::Reread), self.is_broken(Broken::Pulse));
+        let call = self.named(&asked.method, &asked.key, asked.part, &asked.body);
+        let governor = &mut self.replicas[replica];
+        match call {
+            Some(Call::ReadPulse) => {
+                governor.felt = true;
+                match found {
+                    (200, mut lease) if pulse => {
+                        lease["metadata"]["resourceVersion"] = json!("1");
+                        (200, lease)
+                    }
+                    found => found,
+                }
+            }
+            Some(Call::ReadRemediation) if std::mem::take(&mut governor.felt) && reread => governor
+                .told
+                .clone()
+                .filter(|far| far["metadata"]["name"] == asked.key.2)
+                .map_or(found, |far| (200, far)),
+            Some(Call::ReadRemediation) if found.0 == 200 => {
+                governor.told = Some(found.1.clone());
+                found
+            }
+            _ => found,
         }
     }
 

@@ -6,27 +6,42 @@ use agents::{Command, Error, PowerState, PowerSwitch, Status, SystemUuid};
 use ringfence::isolate::{Device, Isolator, PowerIsolator, Workshop};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::aim::Call;
+use super::broken::Broken;
 use super::faults::{Manner, Says};
-use super::machine::broken;
+use super::machine::{AGENT_MISSING, broken};
 use super::tally::{count, note};
 use super::world::{Shared, World};
 
-/// Builds isolators of simulated BMCs.
-pub struct Bench(pub Shared);
+/// Builds isolators of simulated BMCs, for a replica.
+pub struct Bench {
+    pub shared: Shared,
+    pub replica: usize,
+}
 
 impl Workshop for Bench {
     fn build(&self, device: Device<'_>) -> Result<Box<dyn Isolator>, Error> {
         let machine = device.address.strip_prefix("https://bmc-n").and_then(|rest| rest.chars().next());
         let machine = machine.and_then(|digit| digit.to_digit(10)).and_then(|digit| usize::try_from(digit).ok());
         let machine = machine.ok_or_else(|| Error::Config(format!("no machine at {}", device.address)))?;
-        Ok(Box::new(PowerIsolator::new(Switch { shared: self.0.clone(), machine }, device.expect)))
+        if self.shared.enter().machines[machine].bmc.manner == Manner::Broken(AGENT_MISSING) {
+            count("label", broken(AGENT_MISSING).label());
+            return Err(broken(AGENT_MISSING));
+        }
+        let switch = Switch { shared: self.shared.clone(), replica: self.replica, machine, expected: device.expect };
+        Ok(Box::new(PowerIsolator::new(switch, device.expect)))
     }
 }
 
 struct Switch {
     shared: Shared,
+    replica: usize,
     machine: usize,
+    expected: Option<SystemUuid>,
 }
+
+/// Shorter than the time after which Off is read again (P1).
+const BLINK: u64 = 450;
 
 /// What a BMC does with a request.
 struct Plan {
@@ -43,7 +58,13 @@ impl PowerSwitch for Switch {
         let doing = "reading the system";
         let plan = self.shared.enter().plan(self.machine, None);
         pause(plan.connect).await;
-        let seen = self.shared.enter().read(self.machine);
+        let seen = {
+            let mut world = self.shared.enter();
+            let seen = world.read(self.machine);
+            world.strike(self.replica, Call::Look);
+            world.replicas[self.replica].looked = plan.answers.map(|after| world.now + after);
+            seen
+        };
         let seen = plan.error.map_or(seen, Err);
         match plan.answers {
             Some(after) if Instant::now() + Duration::from_millis(after) <= by => pause(after).await,
@@ -54,7 +75,10 @@ impl PowerSwitch for Switch {
         }
         let seen = seen.map(|(power, system_uuid)| {
             let source = format!("https://bmc-n{}/redfish/v1/Systems/1", self.machine);
-            Status { power, system_uuid, read_at: Instant::now(), source }
+            let world = self.shared.enter();
+            let system_uuid = if world.is_broken(Broken::Identity) { self.expected } else { system_uuid };
+            let for_ever = Duration::from_secs(if world.is_broken(Broken::Age) { 1_000 } else { 0 });
+            Status { power, system_uuid, read_at: Instant::now() + for_ever, source }
         });
         self.said(seen)
     }
@@ -68,7 +92,9 @@ impl PowerSwitch for Switch {
         }
         {
             let mut world = self.shared.enter();
-            if let (Some(expected), Some(found)) = (expect, world.identity(self.machine))
+            world.strike(self.replica, Call::Command);
+            let blind = world.is_broken(Broken::Identity);
+            if let (Some(expected), Some(found), false) = (expect, world.identity(self.machine), blind)
                 && !expected.same_machine(&found)
             {
                 let error = Error::WrongMachine { expected: *expected, found };
@@ -111,7 +137,7 @@ impl World {
             return failed(Error::Unreachable { address: machine.name.clone(), reason });
         }
         // What is left of `timeout` after the driver's deadline is the device's.
-        let lateness = (self.mix.patience * 500).saturating_sub(1_500).min(8_000);
+        let lateness = (self.mix.patience * 500).saturating_sub(1_500 + 2 * self.mix.skew).clamp(500, 8_000);
         match machine.bmc.manner {
             Manner::Busy => failed(Error::Busy { doing, retry_after: None }),
             Manner::Locked => failed(Error::Auth { doing, status: 401 }),
@@ -127,11 +153,11 @@ impl World {
             Manner::Refuse if command.is_some() => {
                 failed(Error::Refused { doing, status: 409, code: String::new(), message: "not now".to_owned() })
             }
-            Manner::Late | Manner::Fading if command.is_some() => {
+            Manner::Late | Manner::Fading | Manner::Blink if command.is_some() => {
                 Plan { lands: Some(chance.within(500, lateness)), ..honest }
             }
             Manner::Honest | Manner::Drop | Manner::Mute | Manner::Lie => honest,
-            Manner::Refuse | Manner::Late | Manner::Fading => honest,
+            Manner::Refuse | Manner::Late | Manner::Fading | Manner::Blink => honest,
         }
     }
 
@@ -163,6 +189,9 @@ impl World {
                 bmc.pending.push((now + after, command));
                 if bmc.manner == Manner::Fading && command == Command::Off {
                     bmc.fades_until = now + after;
+                }
+                if bmc.manner == Manner::Blink && command == Command::Off {
+                    bmc.blinks_until = now + BLINK.min(after);
                 }
             }
         }

@@ -15,7 +15,9 @@ const BEAT: u64 = 10_000;
 /// A node whose Lease is older is not Ready.
 const GRACE: u64 = 40_000;
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
-const LEASES: &str = "kube-node-lease";
+pub const LEASES: &str = "kube-node-lease";
+/// Pods with a volume, and it.
+const VOLUMES: [(&str, &str); 2] = [("db-0", "pv-0"), ("edge-0", "pv-1")];
 /// Workloads' namespace.
 const APPS: &str = "apps";
 
@@ -37,10 +39,15 @@ impl World {
             let lease = json!({ "spec": { "holderIdentity": machine.name, "renewTime": stamp(0) } });
             let _ = self.store.create(&key("leases", LEASES, &format!("n{index}")), lease, 0);
         }
-        let claim = json!({ "namespace": APPS, "name": "data-db-0" });
-        let volume = json!({ "spec": { "claimRef": claim } });
-        let _ = self.store.create(&key("persistentvolumes", "", "pv-0"), volume, 0);
-        self.place_pod(Some("n0".to_owned()));
+        for (place, volume) in VOLUMES {
+            let claim = json!({ "namespace": APPS, "name": format!("data-{place}") });
+            let claimed = json!({ "spec": { "claimRef": claim } });
+            let _ = self.store.create(&key("persistentvolumes", "", volume), claimed, 0);
+        }
+        self.place_pod("db-0", "n0");
+        if self.mix.tolerant {
+            self.place_pod("edge-0", "n0");
+        }
         let owner =
             json!([{ "kind": "DaemonSet", "name": "ds", "uid": "d", "apiVersion": "apps/v1", "controller": true }]);
         let daemon = json!({
@@ -87,7 +94,7 @@ impl World {
         let node = self.node(index);
         if now >= self.machines[index].beats_at {
             let machine = &mut self.machines[index];
-            machine.beats_at = now + BEAT;
+            machine.beats_at = now + self.mix.beat;
             let boot = machine.boot_id();
             let lease = key("leases", LEASES, &machine.name);
             self.store.change(&lease, now, |lease| lease["spec"]["renewTime"] = json!(stamp(now)));
@@ -187,6 +194,11 @@ impl World {
 
     fn replace_pods(&mut self) {
         let db = key("pods", APPS, "db-0");
+        // It goes where its node is, whatever is wrong with that.
+        let edge = key("pods", APPS, "edge-0");
+        if self.mix.tolerant && self.store.now(&edge).is_none() && self.store.now(&self.node(0)).is_some() {
+            self.place_pod("edge-0", "n0");
+        }
         match self.store.now(&db) {
             Some(pod) if is_over(&pod) && pod["metadata"]["deletionTimestamp"].is_null() => {
                 let _ = self.store.delete(&db, &Value::Null, None, self.now);
@@ -199,21 +211,25 @@ impl World {
                         taints(&node).is_empty() && node["status"]["conditions"][0]["status"] == "True"
                     })
                 };
-                if let Some(index) = [1, 2, 0].into_iter().find(free) {
-                    self.place_pod(Some(format!("n{index}")));
+                let order = if self.mix.home { [0, 1, 2] } else { [1, 2, 0] };
+                if let Some(index) = order.into_iter().find(free) {
+                    self.place_pod("db-0", &format!("n{index}"));
                 }
             }
         }
     }
 
-    fn place_pod(&mut self, node: Option<String>) {
-        let volume = json!([{ "name": "data", "persistentVolumeClaim": { "claimName": "data-db-0" } }]);
-        let pod = json!({
+    fn place_pod(&mut self, place: &str, node: &str) {
+        let claim = json!({ "claimName": format!("data-{place}") });
+        let mut pod = json!({
             "metadata": {},
-            "spec": { "nodeName": node, "volumes": volume },
+            "spec": { "nodeName": node, "volumes": [{ "name": "data", "persistentVolumeClaim": claim }] },
             "status": { "phase": "Pending" },
         });
-        let _ = self.store.create(&key("pods", APPS, "db-0"), pod, self.now);
+        if place == "edge-0" {
+            pod["spec"]["tolerations"] = json!([{ "operator": "Exists" }]);
+        }
+        let _ = self.store.create(&key("pods", APPS, place), pod, self.now);
     }
 
     fn attach_and_detach(&mut self) {
@@ -276,12 +292,19 @@ impl World {
     pub fn write(&mut self, key: &Key, write: Write<'_>) -> Result<Arc<Value>, super::store::Refusal> {
         let before = self.store.now(key).unwrap_or_default();
         let now = self.now;
+        let silent = match (write, self.mix.broken) {
+            (Write::Patch(patch, part), Some(broken)) => broken.is_silent(key, part, patch),
+            _ => false,
+        };
         let done = match write {
             Write::Create(object) => self.store.create(key, object.clone(), now),
             Write::Replace(object, part) => self.store.replace(key, object, part, now),
             Write::Patch(patch, part) => self.store.patch(key, patch, part, now),
             Write::Delete(guards) => self.store.delete(key, guards, Some(0), now).map(|()| before.clone()),
         };
+        if done.is_ok() && silent {
+            self.store.hush(key, &before);
+        }
         if done.is_ok() {
             let after = self.store.now(key);
             self.judge_write(key, &before, after.as_deref());
@@ -315,5 +338,7 @@ fn is_over(pod: &Value) -> bool {
 }
 
 fn volume_of(pod: &Value) -> Option<String> {
-    pod["spec"]["volumes"].is_array().then(|| "pv-0".to_owned())
+    let claim = text(&pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]);
+    let volume = VOLUMES.iter().find(|(place, _)| claim.strip_prefix("data-") == Some(place));
+    volume.map(|(_, volume)| (*volume).to_owned())
 }

@@ -1,5 +1,7 @@
 //! What goes wrong in one seed: drawn once, at its beginning.
 
+use super::aim::Aim;
+use super::broken::Broken;
 use super::chance::Chance;
 
 /// How a BMC treats what it is asked.
@@ -27,6 +29,8 @@ pub enum Manner {
     Fading,
     /// 401 until the Secret is edited.
     Locked,
+    /// It says Off for a moment as soon as an off is accepted, and then the truth; power goes later.
+    Blink,
     /// It fails in the way of that number.
     Broken(usize),
 }
@@ -84,6 +88,10 @@ pub enum Deed {
     Pause(usize, u64, u64),
     /// A replica can't reach the API server for so long.
     CutOff(usize, u64),
+    /// The API server that a replica speaks to stands still for so long; half of the calls go to the other one.
+    Stand(usize, u64),
+    /// What a replica watches stands still for so long, and as it was so long ago.
+    Behind(usize, u64, u64),
 }
 
 /// When it happens.
@@ -123,6 +131,17 @@ pub struct Mix {
     pub late: u64,
     /// How far the API server's reads lag behind, at most, in milliseconds.
     pub lag: u64,
+    /// How far a replica's wall clock may be off, in milliseconds.
+    pub skew: u64,
+    /// How often kubelets renew their Leases, in milliseconds.
+    pub beat: u64,
+    /// The StatefulSet's pod goes back to its node, if it can.
+    pub home: bool,
+    /// A pod that tolerates everything has its volume on the target.
+    pub tolerant: bool,
+    pub aims: Vec<Aim>,
+    /// What the product is protected by, and here is not.
+    pub broken: Option<Broken>,
     pub deeds: Vec<(When, Deed)>,
     /// When all this ends.
     pub calm: u64,
@@ -130,7 +149,7 @@ pub struct Mix {
 
 const PHASES: [&str; 7] = ["Accepted", "Isolating", "Proving", "Releasing", "Restoring", "Done", "Halted"];
 /// What `machine::broken` knows.
-pub const BREAKAGES: usize = 21;
+pub const BREAKAGES: usize = 25;
 
 impl Mix {
     /// A hung node, a BMC that does as it is told, and nothing else in the way.
@@ -156,6 +175,12 @@ impl Mix {
             slow: 0,
             late: 0,
             lag: 0,
+            skew: 0,
+            beat: 10_000,
+            home: false,
+            tolerant: false,
+            aims: vec![],
+            broken: None,
             deeds,
             calm: 60_000,
         }
@@ -172,6 +197,7 @@ impl Mix {
             80..96 => Says::Nothing,
             _ => Says::Another,
         };
+        let patience = chance.of(&[10, 10, 20, 30]);
         let mut mix = Mix {
             replicas,
             all_lead: replicas > 1 && chance.percent(40),
@@ -183,7 +209,7 @@ impl Mix {
             out_of_service: chance.percent(50),
             restore: chance.percent(85),
             attempts: chance.within(1, 3),
-            patience: chance.of(&[10, 20, 30]),
+            patience,
             gap: chance.within(1, 5),
             release_timeout: chance.of(&[5, 15, 60]),
             finalizer: chance.percent(8),
@@ -193,9 +219,25 @@ impl Mix {
             slow,
             late,
             lag,
+            // Twice this, between two replicas, is a third of what is the device's of `timeout` (Known limits 5, 11).
+            skew: if chance.percent(40) { chance.within(100, patience * 80) } else { 0 },
+            beat: if chance.percent(30) { chance.within(10_000, 14_000) } else { 10_000 },
+            home: chance.percent(40),
+            tolerant: chance.percent(50),
+            aims: vec![],
+            broken: None,
             deeds: vec![],
             calm: chance.within(20_000, 70_000),
         };
+        if chance.percent(70) {
+            for _ in 0..chance.within(1, 3) {
+                mix.aims.push(Aim::draw(chance));
+            }
+            if chance.percent(40) {
+                (mix.replicas, mix.all_lead) = (2, true);
+            }
+        }
+        mix.lie_in_wait(chance);
         if mix.control_plane && chance.percent(50) {
             mix.deeds.push((When::At(0), Deed::Quorum(false)));
         }
@@ -215,6 +257,32 @@ impl Mix {
         mix
     }
 
+    /// What takes two or three rare things at once is set up as a whole, now and then.
+    fn lie_in_wait(&mut self, chance: &mut Chance) {
+        match chance.within(0, 39) {
+            // Off is hearsay, the off does nothing, and the node lives, at a slow beat.
+            0 => {
+                self.deeds.extend([(When::At(0), Deed::Hearsay), (When::At(0), Deed::Bmc(0, Manner::Lie))]);
+                (self.hung, self.powered, self.says, self.patience, self.beat) =
+                    (false, true, Says::Itself, 10, 14_000);
+                self.skew = self.skew.min(800);
+            }
+            // What one of the protections is for.
+            1..7 => {
+                let mix = chance.of(&Broken::ALL).tempting(chance.within(0, 1 << 40));
+                (self.all_lead, self.tolerant, self.powered, self.restore) = (true, true, true, true);
+                (self.aims, self.hung, self.says) = (mix.aims, mix.hung, mix.says);
+                self.deeds.extend(mix.deeds);
+            }
+            // Each way to fail, as it is met first.
+            7..15 => {
+                let kind = usize::try_from(chance.within(0, BREAKAGES as u64 - 1)).unwrap_or(0);
+                self.deeds.push((When::At(0), Deed::Bmc(0, Manner::Broken(kind))));
+            }
+            _ => {}
+        }
+    }
+
     /// Adds one deed, and mostly its undoing.
     fn push(&mut self, when: When, chance: &mut Chance) {
         let replica = usize::try_from(chance.within(0, self.replicas as u64 - 1)).unwrap_or(0);
@@ -225,7 +293,7 @@ impl Mix {
             self.deeds.push((when, one));
             self.deeds.push((back, other));
         };
-        match chance.within(0, 99) {
+        match chance.within(0, 105) {
             0..16 => self.deeds.push((when, Deed::Bmc(0, manner(chance)))),
             16..20 => self.deeds.push((when, Deed::Hearsay)),
             20..24 => self.deeds.push((when, Deed::Button)),
@@ -249,13 +317,18 @@ impl Mix {
                 let pause = Deed::Pause(replica, chance.within(0, 60), chance.within(500, 45_000));
                 self.deeds.push((when, pause));
             }
-            _ => self.deeds.push((when, Deed::CutOff(replica, chance.within(1_000, 30_000)))),
+            96..99 => self.deeds.push((when, Deed::CutOff(replica, chance.within(1_000, 30_000)))),
+            99..102 => self.deeds.push((when, Deed::Stand(replica, chance.within(3_000, 60_000)))),
+            _ => {
+                let behind = Deed::Behind(replica, chance.within(1_000, 60_000), chance.within(0, 30_000));
+                self.deeds.push((when, behind));
+            }
         }
     }
 }
 
 fn manner(chance: &mut Chance) -> Manner {
-    match chance.within(0, 13) {
+    match chance.within(0, 14) {
         0 | 1 => Manner::Honest,
         2 => Manner::Slow,
         3 => Manner::Lie,
@@ -267,6 +340,7 @@ fn manner(chance: &mut Chance) -> Manner {
         10 => Manner::Busy,
         11 => Manner::Fading,
         12 => Manner::Locked,
+        13 => Manner::Blink,
         _ => Manner::Broken(usize::try_from(chance.within(0, BREAKAGES as u64 - 1)).unwrap_or(0)),
     }
 }

@@ -31,6 +31,8 @@ pub struct Machine {
     pub beats_at: u64,
     /// Why what happens to this machine is not held against anybody, until it is off again: `docs/safety.md`, Known limits.
     pub excused: Option<&'static str>,
+    /// When somebody switched it on at an awkward moment.
+    pub pressed: Option<u64>,
     pub bmc: Bmc,
 }
 
@@ -48,6 +50,8 @@ pub struct Bmc {
     pub pending: Vec<(u64, Command)>,
     /// "PoweringOff" until then.
     pub fades_until: u64,
+    /// It says Off until then.
+    pub blinks_until: u64,
     /// Someone switches it on again, so long after it went off.
     pub owner: Option<u64>,
 }
@@ -64,6 +68,7 @@ impl Machine {
             processes: BTreeMap::new(),
             beats_at: 0,
             excused: None,
+            pressed: None,
             bmc: Bmc {
                 manner: Manner::Honest,
                 says,
@@ -73,6 +78,7 @@ impl Machine {
                 lied: false,
                 pending: vec![],
                 fades_until: 0,
+                blinks_until: 0,
                 owner: None,
             },
         }
@@ -93,7 +99,7 @@ impl Machine {
         }
         self.power = false;
         self.processes.clear();
-        self.excused = None;
+        (self.excused, self.pressed) = (None, None);
         self.bmc.lied = false;
     }
 
@@ -122,6 +128,7 @@ impl Machine {
     /// What the BMC says of the power.
     pub fn says(&mut self, now: u64) -> PowerState {
         match self.power && !self.bmc.hearsay {
+            true if now < self.bmc.blinks_until => PowerState::Off,
             true if now < self.bmc.fades_until => PowerState::Other("PoweringOff".to_owned()),
             true => {
                 self.bmc.was_on = true;
@@ -141,7 +148,10 @@ impl Machine {
     }
 }
 
-/// A failure of a BMC, by number.
+/// A script that has been taken away shows when it is looked for.
+pub const AGENT_MISSING: usize = 20;
+
+/// A failure of a BMC, or of the script that speaks to it, by number.
 pub fn broken(kind: usize) -> agents::Error {
     use agents::Error::*;
     let (doing, address, reason) = ("talking to it", "bmc:443".to_owned(), "broken".to_owned());
@@ -170,6 +180,10 @@ pub fn broken(kind: usize) -> agents::Error {
         17 => Server { doing, status: 500 },
         18 => Protocol { doing, reason },
         19 => ForeignLink { doing, link: "https://elsewhere".to_owned() },
+        AGENT_MISSING => AgentMissing { agent: "fence_gone".to_owned(), at: "/usr/sbin".to_owned() },
+        21 => agents::Error::agent_unfit("fence_odd", "it has no metadata"),
+        22 => agents::Error::agent("fence_odd", doing, "exit code 1", "Unable to connect/login to fencing device"),
+        23 => AgentKilled { agent: "fence_slow".to_owned(), doing },
         _ => Config("no such thing".to_owned()),
     }
 }

@@ -13,6 +13,9 @@ use super::world::{FARS, World, taints, text};
 /// deadline of a command.
 const STALE: u64 = 11_000;
 
+/// A look takes no longer than 5 s, and a proof is used up to 2 s after it.
+const MOMENT: u64 = 7_200;
+
 /// What is judged by.
 #[derive(Default)]
 pub struct Oracle {
@@ -27,6 +30,8 @@ pub struct Oracle {
     stopped: Option<u64>,
     /// The last remediation alive was deleted.
     deleted: Option<u64>,
+    /// All of them were Done, and nobody has begun anew.
+    done: Option<u64>,
     /// There is none since then.
     pub none: Option<u64>,
     /// A remediation has said that it could not switch its machine on again.
@@ -35,7 +40,7 @@ pub struct Oracle {
 
 impl Oracle {
     pub fn begun(&mut self, _: u64) {
-        (self.stopped, self.deleted, self.none) = (None, None, None);
+        (self.stopped, self.deleted, self.done, self.none) = (None, None, None, None);
         self.named.insert(0);
     }
 
@@ -71,6 +76,16 @@ impl World {
         }
     }
 
+    /// Known limits 8 is bounded: what was read before the button was pressed is soon too old for any write.
+    fn age_excuse(&mut self, index: usize) {
+        let (asked, machine) = (self.asked, &mut self.machines[index]);
+        if let Some(pressed) = machine.pressed.take()
+            && asked > pressed + MOMENT
+        {
+            machine.excused = None;
+        }
+    }
+
     /// Two writers on one volume, or two of one ordinal.
     pub fn judge_writers(&mut self) {
         let mut places: BTreeMap<&str, usize> = BTreeMap::new();
@@ -97,6 +112,16 @@ impl World {
         }
     }
 
+    /// P4: whatever releases was sent soon after a look. (If its replica looked again since, that is younger.)
+    pub fn judge_release(&mut self, replica: usize, call: super::aim::Call) {
+        if let Some(looked) = self.replicas[replica].looked
+            && self.asked > looked + MOMENT
+        {
+            let age = self.asked - looked;
+            self.oracle.violated(format!("{call:?} was sent {age} ms after the last look was answered"));
+        }
+    }
+
     /// A write of the operator, about to be carried out.
     pub fn judge_write(&mut self, key: &Key, before: &Value, after: Option<&Value>) {
         match key.0.as_str() {
@@ -106,6 +131,7 @@ impl World {
                 let uid = text(&before["metadata"]["uid"]).to_owned();
                 let runs = self.machines.iter().position(|machine| machine.processes.contains_key(&uid));
                 if let (true, Some(machine)) = (ends, runs) {
+                    self.age_excuse(machine);
                     self.blame(machine, || format!("pod {} was taken from n{machine}, where it runs", key.2));
                 }
             }
@@ -124,6 +150,9 @@ impl World {
                             text(&after["status"]["message"]).contains("not be switched on again");
                     }
                     self.entered(phase);
+                    if self.store.all(FARS).iter().all(|far| far["status"]["phase"] == "Done") {
+                        self.oracle.done.get_or_insert(self.now);
+                    }
                 }
             }
             _ => {}
@@ -138,10 +167,12 @@ impl World {
             self.oracle.violated(format!("{} is no target, and its Node was written", key.2));
         }
         if bars(after) > bars(before) && power {
+            self.age_excuse(index);
             self.blame(index, || format!("NoExecute on n{index}, which has power"));
         }
         let in_use = |node: &Value| node["status"]["volumesInUse"].as_array().is_some_and(|all| !all.is_empty());
         if in_use(before) && !in_use(after) && !self.machines[index].processes.is_empty() {
+            self.age_excuse(index);
             self.blame(index, || format!("the volumes of n{index} were freed, and it writes"));
         }
         for mark in ["ringfence.dev/claim", "ringfence.dev/barrier", "ringfence.dev/seal"] {
@@ -165,6 +196,7 @@ impl World {
             _ if !oracle.named.contains(&machine) => "a machine that nobody named",
             _ if stale(oracle.none) => "after the last remediation was gone",
             _ if stale(oracle.stopped) => "after NHC gave up, or the Node was gone",
+            Command::Off if stale(oracle.done) => "after the remediation was Done",
             Command::Off if stale(oracle.deleted) => "after the deletion",
             Command::Off | Command::On => return,
         };

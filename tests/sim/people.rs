@@ -22,7 +22,10 @@ impl World {
             Deed::Button => self.press(0),
             Deed::Owner(after) => self.machines[0].bmc.owner = Some(after),
             Deed::Wake => (self.machines[0].hung, self.machines[0].excused) = (false, None),
-            Deed::Hang => self.machines[0].hung = true,
+            Deed::Hang => {
+                self.machines[0].hung = true;
+                self.misplug();
+            }
             Deed::Delete => {
                 if let Some(far) = self.oldest() {
                     self.delete(&far);
@@ -59,9 +62,7 @@ impl World {
             Deed::Address(machine) => {
                 self.address = machine;
                 self.oracle.named.insert(machine);
-                if machine != 0 && self.mix.says == Says::Nothing && self.machines[0].hung {
-                    self.machines[0].excused = Some("witness only, wrong plug, and the node hung");
-                }
+                self.misplug();
                 self.respecify();
             }
             Deed::Nonsense(on) => {
@@ -121,8 +122,21 @@ impl World {
             Deed::Crash(replica, polls) => self.replicas[replica].crash = Some(polls),
             Deed::Pause(replica, polls, length) => self.replicas[replica].pause = Some((polls, length)),
             Deed::CutOff(replica, length) => self.replicas[replica].cut_off_until = now + length,
+            Deed::Stand(replica, length) => self.replicas[replica].stands_until = now + length,
+            Deed::Behind(replica, length, ago) => {
+                self.replicas[replica].view = Some((now + length, now.saturating_sub(ago)));
+                self.remediations_changed();
+            }
         }
         self.moved = true;
+    }
+
+    /// Known limits 4.
+    fn misplug(&mut self) {
+        let wrong_plug = self.oracle.named.iter().any(|machine| *machine != 0);
+        if wrong_plug && self.mix.says == Says::Nothing && self.machines[0].hung {
+            self.machines[0].excused = Some("witness only, wrong plug, and the node hung");
+        }
     }
 
     /// Creates a remediation of the target.

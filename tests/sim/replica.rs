@@ -24,7 +24,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use super::api;
 use super::bmc::Bench;
 use super::tally::note;
-use super::world::{FARS, NAMESPACE, NODE_LEASES, Shared, text, wall};
+use super::world::{FARS, NAMESPACE, NODE_LEASES, Shared, text, wall_off};
 
 /// client-go's.
 const TIMES: Times = Times {
@@ -47,8 +47,11 @@ pub async fn run(shared: Shared, replica: usize) {
 async fn live(shared: Shared, replica: usize) {
     let client = api::client(&shared, replica);
     let (clock, all_lead) = {
-        let world = shared.enter();
-        (Clock::simulated(wall(world.now)), world.mix.all_lead)
+        let mut world = shared.enter();
+        let skew = world.mix.skew;
+        // Each life has a clock of its own: it is set while the process is down.
+        let off = i64::try_from(world.chance.within(0, 2 * skew)).unwrap_or(0) - i64::try_from(skew).unwrap_or(0);
+        (Clock::simulated(wall_off(world.now, off)), world.mix.all_lead)
     };
     let (events, _publisher) = Events::new(clock.clone(), format!("replica-{replica}"));
     let (standing, standings) = watch::channel(if all_lead { Standing::Leads } else { Standing::Follows });
@@ -98,7 +101,7 @@ impl Work {
             breaker: Arc::new(self.breaker()),
             devices,
             scripts: Arc::new(Scripts::new("/nonexistent".as_ref(), false)),
-            workshop: Arc::new(Bench(self.shared.clone())),
+            workshop: Arc::new(Bench { shared: self.shared.clone(), replica: self.replica }),
             holds,
         };
         let (reconciler, mut woken) = Reconciler::new(observer, self.events.clone());
@@ -109,7 +112,9 @@ impl Work {
         let mut running = FuturesUnordered::new();
         loop {
             let all = self.listed();
-            due.retain(|name, _| all.iter().any(|far| far.metadata.name.as_deref() == Some(name)));
+            let listed = |name: &String| all.iter().any(|far| far.metadata.name.as_deref() == Some(name));
+            due.retain(|name, _| listed(name));
+            seen.retain(|name, _| listed(name));
             for far in all {
                 let name = far.metadata.name.clone().unwrap_or_default();
                 let version = far.metadata.resource_version.clone().unwrap_or_default();
@@ -149,7 +154,11 @@ impl Work {
     }
 
     fn listed(&self) -> Vec<FenceAgentsRemediation> {
-        let all = self.shared.enter().store.all(FARS);
+        let all = {
+            let world = self.shared.enter();
+            let at = world.replicas[self.replica].view.map_or(u64::MAX, |(_, at)| at);
+            world.store.list(FARS, None, at)
+        };
         let read = |far: &std::sync::Arc<serde_json::Value>| {
             serde_json::from_value(far.as_ref().clone()).unwrap_or_else(|error| {
                 panic!("{} can't be read: {error}", text(&far["metadata"]["name"]));

@@ -79,28 +79,33 @@ const WHYS: [&str; 15] = [
     "NodeGone",
 ];
 
-/// What only a script may answer.
-const SCRIPTS: [&str; 4] = ["UnsupportedAgent", "AgentUnfit", "AgentFailed", "AgentTimeout"];
+/// What must be reached, by table and row.
+fn wanted() -> Vec<(&'static str, &'static str)> {
+    let labels = (0..BREAKAGES).map(|kind| ("label", Error::label(&broken(kind))));
+    let rows = DOUBTS.map(|row| ("doubt", row)).into_iter().chain(WHYS.map(|row| ("why", row)));
+    rows.chain(labels).collect()
+}
+
+impl Report {
+    /// Returns what was reached more rarely than `least` times.
+    pub fn scarce(&self, least: u64) -> Vec<String> {
+        let rare = wanted().into_iter().filter(|(table, row)| self.counts.of(table, row) < least);
+        rare.map(|(table, row)| format!("{table} {row}")).collect()
+    }
+}
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let labels: Vec<_> = (0..BREAKAGES).map(|kind| Error::label(&broken(kind))).chain(SCRIPTS).collect();
-        let tables: [(&'static str, &[&str]); 3] = [("doubt", &DOUBTS), ("why", &WHYS), ("label", &labels)];
-        let mut never = vec![];
-        for (table, rows) in tables {
-            for row in rows {
-                let count = self.counts.of(table, row);
-                writeln!(f, "{table:8} {row:24} {count}")?;
-                if count == 0 {
-                    never.push(format!("{table} {row}"));
-                }
-            }
+        let wanted = wanted();
+        for (table, row) in &wanted {
+            writeln!(f, "{table:8} {row:24} {}", self.counts.of(table, row))?;
         }
         for ((table, row), count) in &self.counts.0 {
-            if !tables.iter().any(|(known, _)| known == table) {
+            if !wanted.iter().any(|(known, _)| known == table) {
                 writeln!(f, "{table:8} {row:24} {count}")?;
             }
         }
+        let never = self.scarce(1);
         writeln!(f, "never reached: {}", if never.is_empty() { "none".to_owned() } else { never.join(", ") })?;
         let virtual_hours = self.lasted / 3_600_000;
         write!(f, "{} seeds, {virtual_hours} hours of virtual time, {} violations", self.seeds, self.wrong.len())

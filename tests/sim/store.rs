@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 /// Longer than any reader lags behind.
-const REMEMBERED: u64 = 10_000;
+const REMEMBERED: u64 = 100_000;
 
 /// Which object: plural, namespace, name.
 pub type Key = (String, String, String);
@@ -152,6 +152,13 @@ impl Store {
         metadata["deletionGracePeriodSeconds"] = json!(grace.unwrap_or(0));
         self.settle(key, &old, object, at);
         Ok(())
+    }
+
+    /// Takes back what tells others of the last write of an object.
+    pub fn hush(&mut self, key: &Key, before: &Value) {
+        if let Some((_, Some(last))) = self.objects.get_mut(key).and_then(|versions| versions.last_mut()) {
+            Arc::make_mut(last)["metadata"]["resourceVersion"] = before["metadata"]["resourceVersion"].clone();
+        }
     }
 
     fn forget(&mut self, key: &Key, at: u64) {

@@ -46,18 +46,30 @@ pub struct World {
     pub foreign: bool,
     /// Something of a machine has changed that its objects do not show.
     pub moved: bool,
+    /// When the call that is being carried out was made.
+    pub asked: u64,
     step_at: u64,
     stepped: u64,
 }
 
 /// What is done to a replica's process from outside.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Governor {
     /// Killed after so many polls.
     pub crash: Option<u64>,
     /// Stopped after so many polls, for so long.
     pub pause: Option<(u64, u64)>,
     pub cut_off_until: u64,
+    /// Calls of its API server that come before arrive then.
+    pub stands_until: u64,
+    /// Until when it sees the remediations as they were at what time.
+    pub view: Option<(u64, u64)>,
+    /// When the last look at a machine was answered, whenever that was heard.
+    pub looked: Option<u64>,
+    /// It has just felt the node's pulse: the remediation that it asks for next, it asks for again.
+    pub felt: bool,
+    /// The remediation as it was told last.
+    pub told: Option<Value>,
 }
 
 /// The world, for all who share it.
@@ -70,6 +82,12 @@ pub struct Shared {
 /// Returns the wall time.
 pub fn wall(at: u64) -> Timestamp {
     Timestamp::from_millisecond(EPOCH + i64::try_from(at).unwrap_or(0)).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// Returns the wall time of a clock that is `off` by so many milliseconds.
+pub fn wall_off(at: u64, off: i64) -> Timestamp {
+    let ahead = wall(at.saturating_add(u64::try_from(off).unwrap_or(0)));
+    Timestamp::from_millisecond(ahead.as_millisecond().saturating_add(off.min(0))).unwrap_or(ahead)
 }
 
 /// The same as the API server writes it.
@@ -128,6 +146,7 @@ impl World {
             nonsense: false,
             foreign,
             moved: true,
+            asked: 0,
             step_at: 0,
             stepped: u64::MAX,
         };
@@ -142,6 +161,11 @@ impl World {
         let due = |when: &When| matches!(when, When::At(at) if *at <= now);
         if !self.calm && self.now >= self.mix.calm {
             self.calm_down();
+        }
+        for governor in &mut self.replicas {
+            if governor.view.take_if(|(until, _)| *until <= now).is_some() {
+                self.changed.send_modify(|count| *count += 1);
+            }
         }
         let (ripe, rest) = std::mem::take(&mut self.mix.deeds).into_iter().partition(|(when, _)| due(when));
         self.mix.deeds = rest;
@@ -200,6 +224,7 @@ impl World {
         self.moved = true;
         // Between our look and the barrier (Known limits 8).
         if !self.barred(index) && self.is_releasing() {
+            self.machines[index].pressed = Some(self.now);
             self.machines[index].excused = Some("switched on between our look and the barrier");
             count("excused", "switched on between our look and the barrier");
         }
@@ -235,6 +260,7 @@ impl World {
             self.happen(deed);
         }
         self.mix.deeds.clear();
+        self.mix.aims.clear();
         self.presses.clear();
         let Mix { errors, lost, slow, late, lag, .. } = &mut self.mix;
         (*errors, *lost, *slow, *late, *lag) = (0, 0, 0, 0, 0);
@@ -249,6 +275,7 @@ impl World {
         for governor in &mut self.replicas {
             *governor = Governor::default();
         }
+        self.remediations_changed();
     }
 }
 
