@@ -22,7 +22,7 @@ use crate::events::{Events, Kind};
 use crate::machine;
 use crate::marks;
 use crate::observe::{Memories, OFF, Scene};
-use crate::release::{self, Release};
+use crate::release::{self, Release, Undeleted};
 use crate::resolve::{Action, is_object_name};
 use crate::status::{self, Standing};
 use crate::story::{self, About, Told};
@@ -193,6 +193,7 @@ impl Actor<'_> {
             op.inputs = Some(resolved.inputs.clone());
             if scene.case.phase == Phase::Accepted {
                 op.order = Some(resolved.order.clone());
+                op.shared_uuid = scene.shared;
             }
             op.action = match resolved.action {
                 Action::Off => Some(OFF.to_owned()),
@@ -280,7 +281,11 @@ impl Actor<'_> {
             Effect::Admit => self.admit(scene, node).await.map_err(Into::into),
             Effect::Bar(proof) => release.bar(node, marks::bar(node, out_of_service, now), proof).await,
             Effect::Delete(proof) => {
-                release.delete(&scene.pods, proof).await.map(|refused| self.memories.refused(&uid, refused))
+                let (undeleted, done) = release.delete(&self.memories.in_order(&uid, &scene.pods), proof).await;
+                for Undeleted { uid: pod, why, refused } in undeleted {
+                    self.memories.undeleted(&uid, pod, why, refused);
+                }
+                done
             }
             Effect::Detach(proof) => release.detach(node, proof).await,
             Effect::Retract => self.patch(node, marks::retract(node)).await.map_err(Into::into),
@@ -373,7 +378,8 @@ impl Actor<'_> {
         let patch = Patch::Merge(mark);
         match call("sealing a pod", api.patch(&pod.name_any(), &PatchParams::default(), &patch)).await {
             Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
-            Err(error) if error.is_refused() && late => {
+            // Refused, or a webhook that can't be reached: it may run on this very node, which is switched on only then.
+            Err(error) if late => {
                 tracing::warn!(
                     pod = pod.name_any(),
                     error = error.story(),

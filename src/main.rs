@@ -23,6 +23,9 @@ use ringfence::{api, cluster, preflight};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+/// client-go renews every 2 s; tests every half.
+const SHORTEST_RETRY: Duration = Duration::from_millis(100);
+
 #[derive(Parser)]
 #[command(version, about)]
 struct Cli {
@@ -170,6 +173,11 @@ async fn run(args: ControllerArgs) -> anyhow::Result<()> {
         renew_deadline: args.lease_renew_deadline,
         retry_period: args.lease_retry_period,
     };
+    anyhow::ensure!(
+        times.retry_period >= SHORTEST_RETRY,
+        "--lease-retry-period must be at least {} ms: each is a request",
+        SHORTEST_RETRY.as_millis()
+    );
     anyhow::ensure!(
         times.retry_period < times.renew_deadline && times.renew_deadline + times.retry_period <= times.duration,
         "--lease-retry-period must be shorter than --lease-renew-deadline, and both together no longer than --lease-duration"

@@ -6,7 +6,7 @@
 //! Invariant (S2): every write carries the resourceVersion that was read before the proof. A release still in flight from
 //! a dead, paused or deposed leader hits 409 instead of a live node or a live pod.
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
@@ -29,6 +29,17 @@ pub enum Error {
     /// The proof expired before the write that needed it: look again.
     #[error("the proof expired before it was used")]
     Expired,
+}
+
+/// A pod that was not deleted.
+#[derive(Debug)]
+pub struct Undeleted {
+    /// Its UID.
+    pub uid: String,
+    /// What the API server or a webhook said.
+    pub why: String,
+    /// Trying the same again is no use.
+    pub refused: bool,
 }
 
 /// Releases the workloads of one node.
@@ -55,26 +66,27 @@ impl Release<'_> {
     /// Deletes pods as pod GC does it (R3): status Failed with the DisruptionTarget condition, then DELETE with grace 0, by
     /// UID and resourceVersion. All are tried, whatever happens to one.
     ///
-    /// Returns those that may not be deleted, by UID, with what the API server or a webhook said: one of them holds up
-    /// nobody else.
-    ///
-    /// # Errors
-    /// The first one met. A 409 or 404 of one pod is none: somebody was faster, and the next look shows it.
-    pub async fn delete(&self, pods: &[Pod], proof: Proof) -> Result<Vec<(String, String)>, Error> {
+    /// Returns those that were not deleted, and the first error met: one pod holds up nobody else. A 409 or 404 of one is no
+    /// error: somebody was faster, and the next look shows it; nor is a refusal.
+    pub async fn delete(&self, pods: &[Pod], proof: Proof) -> (Vec<Undeleted>, Result<(), Error>) {
         let proof = &proof;
-        let deletions: Vec<_> = pods.iter().map(|pod| self.delete_one(pod, proof)).collect();
-        let mut results = futures::stream::iter(deletions).buffered(AT_ONCE).zip(futures::stream::iter(pods));
-        let (mut refused, mut first) = (vec![], Ok(()));
-        while let Some((result, pod)) = results.next().await {
+        let deletions: Vec<_> =
+            pods.iter().map(|pod| self.delete_one(pod, proof).map(|result| (pod.uid(), result))).collect();
+        // As each ends: one that hangs keeps no place behind it.
+        let mut results = futures::stream::iter(deletions).buffer_unordered(AT_ONCE);
+        let (mut undeleted, mut first) = (vec![], Ok(()));
+        while let Some((uid, result)) = results.next().await {
             match result {
                 Err(Error::Cluster(error)) if error.is_conflict() || error.is_not_found() => {}
-                Err(Error::Cluster(error)) if error.is_refused() => {
-                    refused.push((pod.uid().unwrap_or_default(), error.story()));
+                Err(Error::Cluster(error)) => {
+                    let refused = error.is_refused();
+                    undeleted.push(Undeleted { uid: uid.unwrap_or_default(), why: error.story(), refused });
+                    first = first.and(if refused { Ok(()) } else { Err(Error::Cluster(error)) });
                 }
                 result => first = first.and(result),
             }
         }
-        first.map(|()| refused)
+        (undeleted, first)
     }
 
     /// Empties `node.status.volumesInUse` (R4): nothing is in use on a machine proven off, and the attach-detach

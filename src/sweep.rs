@@ -56,14 +56,16 @@ impl Sweep<'_> {
         let all = call("listing the remediations", all.list(&ListParams::default())).await?.items;
         let alive: BTreeSet<_> = all.iter().filter_map(ResourceExt::uid).collect();
         let remediated: BTreeSet<_> = all.iter().flat_map(nodes_of).collect();
+        // One node that may not be written keeps nobody else's marks on.
+        let mut first = Ok(());
         for node in marked {
             if marks::claimed_by(node).is_some_and(|holder| !alive.contains(holder)) {
                 let note = "taints of a remediation that no longer exists were taken off";
-                self.take_off(node, marks::abandon(node), "AbandonedMarksRemoved", note).await?;
+                first = first.and(self.take_off(node, marks::abandon(node), "AbandonedMarksRemoved", note).await);
             } else if marks::has_old_taint(node) && !remediated.contains(&node.name_any()) {
                 let note = "the NoExecute taint medik8s.io/fence-agents-remediation, which FAR up to 0.6 left behind, was \
                     taken off: no remediation of this node exists";
-                self.take_off(node, marks::without_old_taint(node), "OldTaintRemoved", note).await?;
+                first = first.and(self.take_off(node, marks::without_old_taint(node), "OldTaintRemoved", note).await);
             } else if marks::has_old_taint(node) {
                 let note = "the node carries the NoExecute taint medik8s.io/fence-agents-remediation of FAR up to 0.6; it is \
                     taken off when no remediation of this node exists any more";
@@ -74,7 +76,7 @@ impl Sweep<'_> {
                 self.tell(node, "OutOfServiceThoughReady", note);
             }
         }
-        Ok(())
+        first
     }
 
     async fn take_off(&mut self, node: &Node, patch: Value, reason: &str, note: &str) -> Result<(), cluster::Error> {

@@ -26,7 +26,7 @@ async fn an_expired_proof_licenses_nothing() {
     let release = stage.release();
     let node = node();
     assert!(matches!(release.bar(&node, marks::bar(&node, true, now()), bar).await, Err(Error::Expired)));
-    assert!(matches!(release.delete(&[pod("a")], delete).await, Err(Error::Expired)));
+    assert!(matches!(release.delete(&[pod("a")], delete).await.1, Err(Error::Expired)));
     assert!(matches!(release.detach(&node, detach).await, Err(Error::Expired)));
     assert_eq!(stage.sent(), []);
 }
@@ -37,7 +37,7 @@ async fn a_proof_is_asked_before_each_write() {
     let stage = Stage::new(|_, _| (200, json!({"metadata": {"name": "a", "resourceVersion": "8"}})));
     let proof = stage.proof(Want::Delete);
     stage.slow_by(Duration::from_millis(2_001));
-    assert!(matches!(stage.release().delete(&[pod("a")], proof).await, Err(Error::Expired)));
+    assert!(matches!(stage.release().delete(&[pod("a")], proof).await.1, Err(Error::Expired)));
     let sent: Vec<_> = stage.sent().into_iter().map(|request| request.0).collect();
     assert_eq!(sent, [Method::PATCH], "marked Failed, and not deleted");
 }
@@ -46,8 +46,9 @@ async fn a_proof_is_asked_before_each_write() {
 #[tokio::test(start_paused = true)]
 async fn a_pod_is_deleted_as_it_was_read() {
     let stage = Stage::new(|_, _| (200, json!({"metadata": {"name": "a", "resourceVersion": "8"}})));
-    let refused = stage.release().delete(&[pod("a")], stage.proof(Want::Delete)).await.expect("accepted");
-    assert_eq!(refused, []);
+    let (undeleted, done) = stage.release().delete(&[pod("a")], stage.proof(Want::Delete)).await;
+    done.expect("accepted");
+    assert!(undeleted.is_empty(), "{undeleted:?}");
     let [(patch, path, failed), (delete, at, options)] = &stage.sent()[..] else { panic!("{:?}", stage.sent()) };
     assert_eq!((patch, path.as_str()), (&Method::PATCH, "/api/v1/namespaces/ns/pods/a/status"));
     assert_eq!(failed["metadata"], json!({"uid": "uid-a", "resourceVersion": "7"}));
@@ -73,12 +74,16 @@ async fn one_pod_holds_up_no_other() {
             path if path.contains("/conflict") => status(409, "Conflict"),
             path if path.contains("/gone") => status(404, "NotFound"),
             path if path.contains("/denied") => status(403, "Forbidden"),
+            path if path.contains("/down") => status(500, "InternalError"),
             _ => (200, json!({"metadata": {"name": "a", "resourceVersion": "8"}})),
         }
     });
-    let pods = ["conflict", "gone", "denied", "free"].map(pod);
-    let refused = stage.release().delete(&pods, stage.proof(Want::Delete)).await.expect("accepted");
-    assert_eq!(refused.iter().map(|(uid, _)| uid.as_str()).collect::<Vec<_>>(), ["uid-denied"]);
+    let pods = ["conflict", "gone", "down", "denied", "free"].map(pod);
+    let (undeleted, done) = stage.release().delete(&pods, stage.proof(Want::Delete)).await;
+    assert!(matches!(done, Err(Error::Cluster(_))), "{done:?}");
+    let mut held: Vec<_> = undeleted.iter().map(|pod| (pod.uid.as_str(), pod.refused)).collect();
+    held.sort_unstable();
+    assert_eq!(held, [("uid-denied", true), ("uid-down", false)]);
     assert!(stage.sent().iter().any(|(method, path, _)| method == Method::DELETE && path.ends_with("/free")));
 }
 

@@ -93,6 +93,9 @@ pub struct Operation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Order")]
     pub order: Option<Order>,
+    /// Another Node said the order's system UUID when the order was pinned: it tells neither.
+    #[serde(default, rename = "sharedUUID", skip_serializing_if = "std::ops::Not::not")]
+    pub shared_uuid: bool,
     /// What the order was resolved from: the spec's generation and the resource versions of the Secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::string")]

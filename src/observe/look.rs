@@ -60,11 +60,15 @@ pub(super) fn boot(node: &Node) -> Option<Boot<'_>> {
     Some(Boot { node: node.metadata.uid.as_deref()?, id: &info.boot_id })
 }
 
-/// Tells whose machine it is, by what the order expects (P2).
-pub(super) fn identity(order: &Order, sight: &Sight) -> Identity {
+/// Tells whose machine it is, by what the order expects (P2). A UUID that is `shared` by two Nodes can't tell that it is this
+/// one, and still tells that it is neither.
+pub(super) fn identity(order: &Order, shared: bool, sight: &Sight) -> Identity {
     let expected = order.system_uuid.as_deref().and_then(SystemUuid::parse);
     match (&expected, &sight.system_uuid) {
-        (Some(expected), Some(found)) if expected.same_machine(found) => Identity::Same,
+        (Some(expected), Some(found)) if expected.same_machine(found) => match shared {
+            true => Identity::Unsaid,
+            false => Identity::Same,
+        },
         (Some(_), Some(_)) => Identity::Other,
         // The driver compared before it sent, and may say no more than that.
         (Some(_), None) if sight.label == Some("WrongMachine") => Identity::Other,
@@ -82,5 +86,29 @@ impl From<&Sight> for Reading {
             State::Unknown => Reading::Unknown,
             State::Refused => Reading::Refused,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const OURS: &str = "33221100-5544-7766-8899-aabbccddeef0";
+    const THEIRS: &str = "33221100-5544-7766-8899-aabbccddeef1";
+
+    /// P2: what two Nodes say proves neither; a third machine is refused all the same.
+    #[test]
+    fn a_shared_uuid_tells_only_who_it_is_not() {
+        let (address, system_uuid) = ("https://bmc".to_owned(), Some(OURS.to_owned()));
+        let order =
+            Order { agent: "fence_redfish".to_owned(), driver: Driver::Native, address, plug: None, system_uuid };
+        let told = |shared, uuid| {
+            let sight = Sight { system_uuid: SystemUuid::parse(uuid), ..Sight::failed(&agents::Error::WrongPassword) };
+            identity(&order, shared, &Sight { read_at: Instant::now(), label: None, ..sight })
+        };
+        assert_eq!([told(false, OURS), told(true, OURS)], [Identity::Same, Identity::Unsaid]);
+        assert_eq!([told(false, THEIRS), told(true, THEIRS)], [Identity::Other; 2]);
     }
 }

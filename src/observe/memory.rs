@@ -5,10 +5,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
+use k8s_openapi::api::core::v1::Pod;
+
 use super::pulse::Pulse;
 use crate::api::Order;
 use crate::decide::{Mono, Now, Reading, Time};
 use crate::isolate::Isolator;
+
+/// A pod whose deletion failed so often, for whatever reason, is waited for: a webhook for it may run on this very node. Each
+/// try may take 5 s, and a release has 60.
+const TRIES: u32 = 3;
 
 /// An unbroken series of Offs, with no command in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +35,8 @@ struct Memory {
     pulse: Option<Pulse>,
     life: Time,
     answer: Option<String>,
+    failures: BTreeMap<String, u32>,
     refused: BTreeMap<String, String>,
-    shared: Option<bool>,
     device: Option<(Key, Arc<dyn Isolator>)>,
 }
 
@@ -53,24 +59,32 @@ impl Memories {
         self.with(uid, |memory| memory.answer.clone())
     }
 
-    /// Notes pods whose deletion the API server refuses, by UID, with the reason: they are waited for, not tried again.
-    pub fn refused(&self, uid: &str, pods: Vec<(String, String)>) {
-        self.with(uid, |memory| memory.refused.extend(pods));
+    /// Notes that a pod was not deleted, and why. One whose deletion is `refused`, or has failed again and again, is waited for,
+    /// and not tried again.
+    pub fn undeleted(&self, uid: &str, pod: String, why: String, refused: bool) {
+        self.with(uid, |memory| {
+            let failures = memory.failures.entry(pod.clone()).or_default();
+            *failures += 1;
+            if refused || *failures >= TRIES {
+                memory.refused.insert(pod, why);
+            }
+        });
+    }
+
+    /// Returns those pods that are to be deleted: who failed before comes last, and holds up nobody.
+    pub fn in_order(&self, uid: &str, pods: &[Pod]) -> Vec<Pod> {
+        self.with(uid, |memory| {
+            let known = |pod: &Pod| pod.metadata.uid.clone().unwrap_or_default();
+            let mut pods: Vec<_> =
+                pods.iter().filter(|pod| !memory.refused.contains_key(&known(pod))).cloned().collect();
+            pods.sort_by_key(|pod| memory.failures.get(&known(pod)).copied().unwrap_or_default());
+            pods
+        })
     }
 
     /// Returns why the deletion of a pod was refused, if it was.
     pub fn refusal(&self, uid: &str, pod: &str) -> Option<String> {
         self.with(uid, |memory| memory.refused.get(pod).cloned())
-    }
-
-    /// Tells whether another Node was found to say our system UUID, if that was looked into.
-    pub(super) fn shared(&self, uid: &str) -> Option<bool> {
-        self.with(uid, |memory| memory.shared)
-    }
-
-    /// Notes whether another Node says our system UUID.
-    pub(super) fn found_shared(&self, uid: &str, shared: bool) {
-        self.with(uid, |memory| memory.shared = Some(shared));
     }
 
     /// Returns the device built from this order and these inputs, or builds it: what it has learnt of its BMC is kept.
@@ -105,6 +119,8 @@ impl Memories {
     /// Adds a reading, and the pulse that was felt after it.
     pub(super) fn add(&self, uid: &str, reading: Reading, pulse: Option<Pulse>, now: Now) -> (Option<Series>, Time) {
         self.with(uid, |memory| {
+            // A clock was set back: a time that has not come yet is no time at which anything was felt.
+            memory.life = memory.life.min(now.wall);
             let before = memory.series;
             memory.series = match reading {
                 Reading::Isolated { .. } => {
@@ -169,5 +185,35 @@ mod tests {
         assert_eq!(life(OFF, "3", 40), at(20).wall);
         assert_eq!(life(OFF, "4", 50), at(50).wall);
         assert_eq!(life(Reading::Unknown, "5", 60), at(60).wall, "a silent BMC, and the node speaks");
+    }
+
+    /// R3: a webhook that can't be reached holds up its own pod only, and not for ever.
+    #[test]
+    fn who_fails_comes_last_and_is_given_up() {
+        let pod =
+            |uid: &str| serde_json::from_value::<Pod>(serde_json::json!({"metadata": {"uid": uid}})).expect("a pod");
+        let (memories, pods) = (Memories::default(), [pod("a"), pod("b"), pod("c")]);
+        let order = || memories.in_order("u", &pods).into_iter().filter_map(|pod| pod.metadata.uid).collect::<Vec<_>>();
+        let fails = |pod: &str, refused| memories.undeleted("u", pod.to_owned(), "no".to_owned(), refused);
+        fails("a", false);
+        assert_eq!(order(), ["b", "c", "a"]);
+        fails("b", true);
+        fails("a", false);
+        assert_eq!((order(), memories.refusal("u", "a")), (vec!["c".to_owned(), "a".to_owned()], None));
+        fails("a", false);
+        assert_eq!((order(), memories.refusal("u", "a")), (vec!["c".to_owned()], Some("no".to_owned())));
+    }
+
+    /// Else the node would seem to live for as long as the clock was set back.
+    #[test]
+    fn a_clock_that_is_set_back_takes_life_with_it() {
+        let memories = Memories::default();
+        let life = |beat, ms: i64| {
+            let now = Now { wall: 1_000_000u64.checked_add_signed(ms).expect("a time"), mono: 0 };
+            memories.add("u", Reading::Unknown, pulse(beat), now).1
+        };
+        life("1", 10);
+        assert_eq!(life("2", 20), at(20).wall);
+        assert_eq!(life("2", -500), 1_000_000 - 500);
     }
 }

@@ -27,7 +27,7 @@ use peers::system_uuid;
 pub use preview::{Peek, Preview};
 pub use set::Left;
 
-use crate::api::{DurationError, FenceAgentsRemediation, IdentityPolicy, Order as Pinned, Set};
+use crate::api::{DurationError, FenceAgentsRemediation, IdentityPolicy, Set};
 use crate::breaker::Breaker;
 use crate::clock::{Clock, millis};
 use crate::cluster::{self, call};
@@ -98,6 +98,8 @@ pub struct Scene {
     pub sight: Option<Sight>,
     /// The series of Offs that the sight belongs to.
     pub series: Option<Series>,
+    /// Another Node says the same system UUID: it proves no identity (P2).
+    pub shared: bool,
     /// The set that Releasing would start with, taken from the pods and volumes now on the node.
     pub set: Set,
     /// Those pods of the persisted set that remain.
@@ -189,7 +191,7 @@ impl Observer {
         let node = found.filter(|node| !gone || marks::claimed_by(node) == Some(&uid));
 
         let pinned = op.order.as_ref().filter(|_| phase != Phase::Accepted);
-        let (policy, resolved) = self.spec(&far, node.as_ref(), &pinned_node.name, pinned).await?;
+        let (policy, resolved) = self.spec(&far, node.as_ref(), &pinned_node.name).await?;
         let order = match (&resolved, pinned) {
             (Err(_), _) => Order::Unresolved,
             (Ok(now), Some(pinned)) if now.order != *pinned => Order::Changed,
@@ -228,8 +230,13 @@ impl Observer {
             _ => (Set::default(), Left::default()),
         };
 
-        let looks = phase.looks(claim, barrier, edited);
         let ours = node.as_ref().filter(|_| !gone);
+        let looks = phase.looks(claim, barrier, edited);
+        // Pinned with the order: what it is then is what every reading is judged by.
+        let shared = match (phase, ours) {
+            (Phase::Accepted, Some(node)) if looks => self.shares_its_uuid(node).await?,
+            (_, Some(_) | None) => op.shared_uuid,
+        };
         let named = pinned.or(resolved.as_ref().ok().map(|now| &now.order));
         let (device, sight) = match (named, &resolved) {
             (Some(order), Ok(now)) => self.look(&uid, order, now, ours, looks).await,
@@ -240,7 +247,7 @@ impl Observer {
             .zip(ours.and_then(boot))
             .is_some_and(|(order, boot)| self.devices.witnessed(order, boot, Instant::now()));
         let identity = match (&sight, named) {
-            (Some(sight), Some(order)) => identity(order, sight),
+            (Some(sight), Some(order)) => identity(order, shared, sight),
             _ => Identity::Unsaid,
         };
         // S1, P3: also where the device is left alone, the node itself may show life.
@@ -278,6 +285,7 @@ impl Observer {
             device,
             sight,
             series,
+            shared,
             set,
             pods,
             blocking,
@@ -300,19 +308,8 @@ impl Observer {
         far: &FenceAgentsRemediation,
         node: Option<&Node>,
         name: &str,
-        pinned: Option<&Pinned>,
     ) -> Result<(Policy, Result<Resolved, resolve::Error>), Error> {
-        let enforced = node.filter(|_| far.spec.identity_policy() == IdentityPolicy::Enforce);
-        // Pinned as an identity, it was nobody else's.
-        let expected = match (enforced.and_then(system_uuid), enforced) {
-            (Some(_), Some(node))
-                if pinned.is_none_or(|order| order.system_uuid.is_none())
-                    && self.shares_its_uuid(&far.uid().unwrap_or_default(), node).await? =>
-            {
-                None
-            }
-            (expected, Some(_) | None) => expected,
-        };
+        let expected = node.and_then(system_uuid).filter(|_| far.spec.identity_policy() == IdentityPolicy::Enforce);
         let by = self.clock.deadline(LOOK);
         let resolved = resolve::resolve(self.client.clone(), far, name, expected, &*self.scripts, by).await;
         match (policy(far), resolved) {

@@ -45,7 +45,8 @@ impl Observer {
             }
             Some(holder) if holder == uid => Ok((Claim::Ours, None)),
             Some(holder) => {
-                let all = self.remediations().await?;
+                // Also one that can't be read: it is there, and may be at work.
+                let all = self.all_remediations().await?;
                 Ok(match all.into_iter().find(|far| far.uid().as_deref() == Some(holder)) {
                     None => (Claim::Free, None),
                     Some(far) => {
@@ -138,26 +139,23 @@ impl Observer {
         Ok(majority(held(node, &|_| Some(phase)).as_ref(), &others))
     }
 
-    /// Tells whether another Node says the same system UUID: then it is nobody's identity (P2). Found out once a
-    /// remediation.
-    pub(super) async fn shares_its_uuid(&self, uid: &str, node: &Node) -> Result<bool, Error> {
-        let Some(ours) = system_uuid(node).and_then(SystemUuid::parse) else { return Ok(false) };
-        if let Some(shared) = self.memories.shared(uid) {
-            return Ok(shared);
-        }
+    /// Tells whether another Node says the same system UUID: then it is nobody's identity (P2).
+    pub(super) async fn shares_its_uuid(&self, node: &Node) -> Result<bool, Error> {
+        let uuid = |node: &Node| system_uuid(node).and_then(SystemUuid::parse);
+        let Some(ours) = uuid(node) else { return Ok(false) };
         let nodes: Api<Node> = Api::all(self.client.clone());
         let all = call("listing the nodes", nodes.list(&ListParams::default())).await?.items;
-        let is_ours =
-            |other: &Node| system_uuid(other).and_then(SystemUuid::parse).is_some_and(|u| u.same_machine(&ours));
-        let shared = all.iter().any(|other| other.metadata.name != node.metadata.name && is_ours(other));
-        self.memories.found_shared(uid, shared);
-        Ok(shared)
+        let others = all.iter().filter(|other| other.metadata.name != node.metadata.name);
+        Ok(others.filter_map(uuid).any(|other| other.same_machine(&ours)))
     }
 
     async fn remediations(&self) -> Result<Vec<FenceAgentsRemediation>, Error> {
+        Ok(self.all_remediations().await?.into_iter().filter_map(|far| far.0.ok()).collect())
+    }
+
+    async fn all_remediations(&self) -> Result<Vec<Guarded>, Error> {
         let api: Api<Guarded> = Api::all(self.client.clone());
-        let all = call("listing the remediations", api.list(&ListParams::default())).await?.items;
-        Ok(all.into_iter().filter_map(|far| far.0.ok()).collect())
+        Ok(call("listing the remediations", api.list(&ListParams::default())).await?.items)
     }
 }
 

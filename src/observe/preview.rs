@@ -51,7 +51,7 @@ impl Observer {
             Err(nowhere) => return Ok(Preview::nowhere(far, nowhere.to_string())),
         };
         let node = self.node(&name).await?;
-        let (policy, resolved) = self.spec(far, node.as_ref(), &name, None).await?;
+        let (policy, resolved) = self.spec(far, node.as_ref(), &name).await?;
         let resolved = match (&node, resolved) {
             (None, _) => Err(format!("there is no Node {name}")),
             (Some(_), resolved) => resolved.map_err(|error| error.to_string()),
@@ -62,7 +62,8 @@ impl Observer {
     /// Looks once at the machine of an order, and tells whose it is. It waits for its turn at the BMC, and does not try an
     /// account there that was refused. The device is not given out: nothing can be commanded.
     pub async fn peek(&self, uid: &str, node: Option<&Node>, order: &Resolved) -> Option<Peek> {
-        let whose = |sight: &Sight| identity(&order.order, sight);
+        // Whether another Node says this UUID is not looked into: it would take the right to list them.
+        let whose = |sight: &Sight| identity(&order.order, false, sight);
         let device = match self.look(uid, &order.order, order, node, false).await {
             (Some(device), _) => device,
             (None, sight) => return sight.map(|sight| Peek { identity: whose(&sight), sight, asked: false }),

@@ -92,16 +92,6 @@ impl Checked {
         Self { ready: false, reason, message, may_pass, driver, power, system_uuid, asked, off: false, on: false }
     }
 
-    /// Says that another node has the same system UUID, if there is nothing worse to say.
-    fn with(self, twin: Option<&str>) -> Self {
-        let shared = twin.filter(|_| self.message.is_none()).map(|twin| {
-            format!(
-                "its system UUID is node {twin}'s, too, and tells neither: a proof will need it to have been seen on"
-            )
-        });
-        Self { message: shared.or(self.message), ..self }
-    }
-
     fn of(error: &agents::Error) -> Self {
         Self::failed(error.label(), error.to_string(), error.may_pass())
     }
@@ -123,9 +113,7 @@ pub(super) async fn check(context: &Context, job: &Job) -> Outcome {
     let far = remediation(&job.template, &job.node);
     let expected = Some(facts.system_uuid.as_str()).filter(|uuid| !uuid.is_empty());
     let expected = expected.filter(|_| far.spec.identity_policy() == IdentityPolicy::Enforce);
-    // Of two machines that say one UUID it names neither (P2).
     let twin = expected.and_then(|uuid| twin(uuid, &job.node, &job.nodes));
-    let expected = expected.filter(|_| twin.is_none());
     let client = context.client.clone();
     let resolved = {
         let _place = context.place(job).await;
@@ -179,7 +167,7 @@ pub(super) async fn check(context: &Context, job: &Job) -> Outcome {
         }
         Some(Heard::Now(ready, at, took)) => {
             let witnessed = context.devices.witnessed(order, boot, Instant::now());
-            Checked { asked: Some((at, took)), ..judge(&ready, order, &job.nodes, witnessed).with(twin) }
+            Checked { asked: Some((at, took)), ..judge(&ready, order, twin, &job.nodes, witnessed) }
         }
     };
     Outcome::Checked(Checked { driver: Some(order.driver), ..checked }, Some(inputs.clone()))
@@ -197,19 +185,33 @@ fn remediation(template: &FenceAgentsRemediationTemplate, node: &str) -> FenceAg
 }
 
 /// Makes something of an answer. Whose machine it is comes first: nothing else that another's says is of interest.
-fn judge(ready: &Result<Ready, agents::Error>, order: &Order, nodes: &Nodes, witnessed: bool) -> Checked {
+///
+/// `twin`: the node that says the same system UUID. It can't tell then that the machine is the right one, and still tells that it
+/// is neither (P2).
+fn judge(
+    ready: &Result<Ready, agents::Error>,
+    order: &Order,
+    twin: Option<&str>,
+    nodes: &Nodes,
+    witnessed: bool,
+) -> Checked {
     let Ready { status, lacks } = match ready {
         Ok(ready) => ready,
         Err(error) => return Checked::of(error),
     };
     let expected = order.system_uuid.as_deref().and_then(SystemUuid::parse);
     let same = expected.zip(status.system_uuid).map(|(expected, found)| expected.same_machine(&found));
+    let same = same.filter(|same| !same || twin.is_none());
     let checked = match (same, status.system_uuid, lacks) {
         (Some(false), Some(found), _) => Checked::failed("WrongMachine", wrong(order, found, nodes), false),
         (_, _, Some(error)) => Checked::of(error),
         (_, _, None) => {
-            let unsaid = "the device does not say which machine it is: a proof will need it to have been seen on";
-            let message = (expected.is_some() && same.is_none()).then(|| unsaid.to_owned());
+            let unsaid = match twin {
+                Some(twin) => format!("its system UUID is node {twin}'s, too"),
+                None => "the device does not say which machine it is".to_owned(),
+            };
+            let needed = expected.is_some() && same.is_none();
+            let message = needed.then(|| format!("{unsaid}: a proof will need it to have been seen on"));
             Checked {
                 ready: true,
                 reason: READY,
@@ -254,6 +256,16 @@ mod tests {
     const THEIRS: &str = "33221100-5544-7766-8899-aabbccddeef1";
 
     fn judged(power: PowerState, uuid: Option<&str>, lacks: Option<agents::Error>, witnessed: bool) -> Checked {
+        judged_beside(None, power, uuid, lacks, witnessed)
+    }
+
+    fn judged_beside(
+        twin: Option<&str>,
+        power: PowerState,
+        uuid: Option<&str>,
+        lacks: Option<agents::Error>,
+        witnessed: bool,
+    ) -> Checked {
         let order = Order {
             agent: "fence_redfish".into(),
             driver: Driver::Native,
@@ -265,7 +277,7 @@ mod tests {
         let nodes = Nodes::from([("n-1".into(), facts(OURS)), ("n-2".into(), facts(THEIRS))]);
         let system_uuid = uuid.and_then(SystemUuid::parse);
         let status = Status { power, system_uuid, read_at: Instant::now(), source: "https://bmc/1".into() };
-        judge(&Ok(Ready { status, lacks }), &order, &nodes, witnessed)
+        judge(&Ok(Ready { status, lacks }), &order, twin, &nodes, witnessed)
     }
 
     #[test]
@@ -287,8 +299,15 @@ mod tests {
         assert_eq!(twin(mixed, "n-3", &nodes), Some("n-1"));
         assert_eq!(twin(THEIRS, "n-2", &nodes), None);
         assert_eq!(twin("", "n-4", &nodes), None, "none is nobody's");
-        let ready = judged(PowerState::On, None, None, false);
-        assert!(Checked { message: None, ..ready }.with(Some("n-3")).message.is_some_and(|said| said.contains("n-3")));
+    }
+
+    /// P2: it proves nothing by itself, and a third machine is still refused.
+    #[test]
+    fn a_shared_uuid_needs_a_witness() {
+        let off = |uuid, witnessed| judged_beside(Some("n-3"), PowerState::Off, Some(uuid), None, witnessed);
+        assert!(off(OURS, true).off && !off(OURS, false).off);
+        assert!(off(OURS, false).message.is_some_and(|said| said.contains("n-3's, too")));
+        assert_eq!(off(THEIRS, true).reason, "WrongMachine");
     }
 
     #[test]
