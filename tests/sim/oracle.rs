@@ -48,10 +48,8 @@ impl Oracle {
         self.stopped.get_or_insert(now);
     }
 
-    pub fn deleted(&mut self, now: u64, alive: usize) {
-        if alive <= 1 {
-            self.deleted.get_or_insert(now);
-        }
+    pub fn deleted(&mut self, now: u64) {
+        self.deleted.get_or_insert(now);
     }
 
     fn violated(&mut self, what: String) {

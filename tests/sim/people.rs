@@ -158,7 +158,10 @@ impl World {
     /// Deletes a remediation.
     pub fn delete(&mut self, name: &str) {
         let _ = self.store.delete(&key(FARS, NAMESPACE, name), &Value::Null, None, self.now);
-        self.oracle.deleted(self.now, self.store.all(FARS).len());
+        let all = self.store.all(FARS);
+        if all.iter().all(|far| !far["metadata"]["deletionTimestamp"].is_null()) {
+            self.oracle.deleted(self.now);
+        }
         self.remediations_changed();
     }
 
