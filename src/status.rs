@@ -64,6 +64,7 @@ pub fn enter(status: &mut Status, phase: Phase, now: Timestamp) {
         phase_since: Some(MicroTime(now)),
         // What the phase itself doesn't say.
         order: old.order,
+        shared_uuid: old.shared_uuid,
         inputs: old.inputs,
         action: old.action,
         set: old.set,
@@ -78,7 +79,7 @@ pub fn enter(status: &mut Status, phase: Phase, now: Timestamp) {
         op.witnessed_on_at = witnessed.clone().filter(|_| off.seen_on);
     };
     match phase {
-        Phase::Accepted => (op.set, op.order, op.attempt) = (None, None, 0),
+        Phase::Accepted => (op.set, op.order, op.shared_uuid, op.attempt) = (None, None, false, 0),
         Phase::Isolating { attempt, seen_on } => {
             op.attempt = attempt_of(attempt);
             op.witnessed_on_at = witnessed.clone().filter(|_| seen_on);

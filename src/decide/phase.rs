@@ -243,3 +243,51 @@ impl Leave {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OFF: Off = Off { at: 7, answered: true, seen_on: true };
+
+    fn halted(why: Why, off: Option<Off>, yielded: bool) -> Phase {
+        Phase::Halted { why, off, rest: Rest { quiet: Some(9), yielded } }
+    }
+
+    /// A BMC is asked where the answer may change something, and left alone elsewhere.
+    #[test]
+    fn a_halted_remediation_looks_where_it_matters() {
+        let looks = |phase: Phase, barrier, edited| phase.looks(Claim::Ours, barrier, edited);
+        for (why, off, alone, barred, edited) in [
+            (Why::NotProven, Some(OFF), true, true, true),
+            (Why::Held(Hold::Quorum), Some(OFF), true, true, true),
+            (Why::Held(Hold::Quorum), None, false, true, false),
+            (Why::Refused, Some(OFF), false, false, true),
+            (Why::NotRestored, None, false, true, true),
+            (Why::TimedOut, Some(OFF), false, true, false),
+            (Why::Busy, None, false, true, false),
+        ] {
+            let phase = halted(why, off, false);
+            let told = [looks(phase, false, false), looks(phase, true, false), looks(phase, false, true)];
+            assert_eq!(told, [alone, barred, edited], "{why:?} {off:?}");
+            let yielded = halted(why, off, true);
+            assert_eq!([looks(yielded, false, true), looks(yielded, true, false)], [false, true], "promised, {why:?}");
+        }
+    }
+
+    #[test]
+    fn an_off_is_to_be_proven_until_it_is_undone() {
+        let since = 8;
+        for (phase, off) in [
+            (Phase::Accepted, None),
+            (Phase::Isolating { attempt: 1, seen_on: true }, None),
+            (Phase::Proving { attempt: 1, off: OFF }, Some(OFF)),
+            (Phase::Releasing { attempt: 1, off: OFF, since }, Some(OFF)),
+            (Phase::Restoring { attempt: 1, off: since, on: None, then: Then::Leave }, None),
+            (Phase::Done { rest: Rest::NEW }, None),
+            (halted(Why::NotProven, Some(OFF), false), Some(OFF)),
+        ] {
+            assert_eq!(phase.off(), off, "{phase:?}");
+        }
+    }
+}
