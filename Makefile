@@ -1,5 +1,5 @@
 # Each target needs nothing else first: what it misses it builds or installs, once, under ~/.cache/ringfence.
-.PHONY: demo test lint bench sim crash crds setup-demo setup-test build-demo build-test
+.PHONY: demo test lint bench sim crash torture mutants crds setup-demo setup-test build-demo build-test
 
 # Brings up a cluster and a rack, hangs a node, fences it, and prints what happened and the oracle's verdict.
 demo:
@@ -18,6 +18,15 @@ sim:
 # kill -9 of the operator at every await point of one remediation; `make test` takes some of them.
 crash: setup-test
 	cargo test --package ringfence --test controller -- --ignored --nocapture every_await_point
+
+# Remediations while everything goes wrong, on a real control plane: SEED, MINUTES (`docs/torture.md`).
+torture: setup-test build-demo
+	@cargo run --quiet --package testbed -- torture --seed "$${SEED:-1}" --minutes "$${MINUTES:-40}" --machines 36
+
+# What the tests don't notice if it is changed: hours, and `cargo install cargo-mutants` first (`docs/mutants.md`).
+mutants:
+	cargo mutants --package ringfence --file 'src/decide/**' --file src/release.rs --file 'src/isolate/**' --file src/act.rs \
+		-- --lib --test cases --test model --test release --test isolators --test agents --test sim
 
 lint:
 	cargo fmt --all --check

@@ -230,8 +230,18 @@ impl World {
         }
     }
 
+    /// Something is being released, or a write of that may still be on its way: that is over with the seal (S2).
     fn is_releasing(&self) -> bool {
-        self.store.all(FARS).iter().any(|far| matches!(far["status"]["phase"].as_str(), Some("Proving" | "Releasing")))
+        let node = self.store.now(&self.node(0));
+        let seal = node.map(|node| node["metadata"]["annotations"]["ringfence.dev/seal"].clone()).unwrap_or_default();
+        self.store.all(FARS).iter().any(|far| {
+            let sealed = format!("{}/{}", text(&far["metadata"]["uid"]), far["status"]["operation"]["entry"]);
+            match text(&far["status"]["phase"]) {
+                "Proving" | "Releasing" => true,
+                "Restoring" | "Halted" => seal != sealed.as_str(),
+                _ => false,
+            }
+        })
     }
 
     /// Tells whether the node has a NoExecute taint.
