@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use ringfence::decide::{Case, Claim, Held, Member, Phase, Why, majority};
+use ringfence::decide::{Case, Claim, Held, Hold, Member, Phase, Rest, Why, majority};
 
 use crate::explore::key;
 use crate::state::{Act, FRESH, IDLE, State};
@@ -97,4 +97,19 @@ fn counting_otherwise_loses_the_majority() {
 fn counting_otherwise_waits_for_ever() {
     assert_eq!(explore(&CALM, untainted), Found { lost: false, stuck: true }, "nobody goes first");
     assert_eq!(explore(&CALM, older), Found { lost: false, stuck: true }, "one has begun, and the other is older");
+}
+
+/// Of two that wait for each other, the older claim goes first; whoever has begun, before both.
+#[test]
+fn the_older_claim_goes_first() {
+    let waits = Phase::Halted { why: Why::Held(Hold::Quorum), off: None, rest: Rest::UNTOUCHED };
+    let held = |since, phase| Held { since: (since, String::new()), phase: Some(phase) };
+    let counts = |ours: &Held, theirs: Held| {
+        let others = [Member { ready: true, held: Some(theirs) }, Member { ready: true, held: None }];
+        majority(Some(ours), &others)
+    };
+    let accepted = |since| held(since, Phase::Accepted);
+    assert!(counts(&accepted(1), held(2, waits)) && !counts(&accepted(2), held(1, waits)));
+    assert!(!counts(&accepted(1), accepted(2)), "it does not wait, and may have counted us");
+    assert!(counts(&held(2, Phase::Isolating { attempt: 1, seen_on: true }), held(1, waits)));
 }
