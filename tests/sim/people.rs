@@ -21,7 +21,8 @@ impl World {
             Deed::Hearsay => self.machines[0].bmc.hearsay = self.machines[0].power,
             Deed::Button => self.press(0),
             Deed::Owner(after) => self.machines[0].bmc.owner = Some(after),
-            Deed::Wake => (self.machines[0].hung, self.machines[0].excused) = (false, None),
+            // What was released of it meanwhile, and why that is excused, stays.
+            Deed::Wake => self.machines[0].hung = false,
             Deed::Hang => {
                 self.machines[0].hung = true;
                 self.misplug();
