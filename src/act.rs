@@ -16,7 +16,7 @@ use crate::api::{Driver, FINALIZER, FenceAgentsRemediation, NodeIdentity, ProofR
 use crate::breaker::{self, Breaker};
 use crate::clock::{Clock, millis, timestamp};
 use crate::cluster::{self, call};
-use crate::decide::{Effect, Phase, Power, Rest, Step, Why};
+use crate::decide::{Effect, Millis, Phase, Power, Rest, Step, Time, Why};
 use crate::devices::Devices;
 use crate::events::{Events, Kind};
 use crate::machine;
@@ -33,6 +33,9 @@ const COMMAND: Duration = Duration::from_secs(10);
 /// The same for a script: it logs in (5 s, upstream's login_timeout), sends, and waits for the power to go itself (20 s, its
 /// power_timeout).
 const SCRIPT_COMMAND: Duration = Duration::from_secs(30);
+
+/// The longest that an API server works at a request that it has accepted (kube-apiserver, --request-timeout).
+const REQUEST: Millis = 60_000;
 
 /// FAR's event about a remediation that names no node.
 const NODE_NOT_FOUND: &str = "NodeNotFound";
@@ -364,22 +367,24 @@ impl Actor<'_> {
         let seal = format!("{uid}/{entry}");
         let op = scene.far.status.as_ref().and_then(|status| status.operation.as_ref());
         let since = op.and_then(|op| op.phase_since.as_ref()).map_or(0, |since| millis(since.0));
-        let late = self.clock.now().wall > since.saturating_add(scene.case.policy.patience);
-        let pods: Vec<_> = scene.pods.iter().map(|pod| self.seal_pod(pod, &seal, late)).collect();
+        let arrived = since.saturating_add(scene.case.policy.patience);
+        let pods: Vec<_> = scene.pods.iter().map(|pod| self.seal_pod(pod, &seal, arrived)).collect();
         futures::future::try_join_all(pods).await?;
         self.patch(node, marks::seal(node, uid, entry)).await
     }
 
-    /// The UID keeps a replacement of the same name out of it. A pod that may not be written at all is left to time: `late`
-    /// says that whatever was on its way to it has arrived.
-    async fn seal_pod(&self, pod: &Pod, seal: &str, late: bool) -> Result<(), cluster::Error> {
+    /// The UID keeps a replacement of the same name out of it. A pod that may not be written at all is left to time: when
+    /// whatever was on its way to it has `arrived`. One that can't be written now, for whatever reason, gets an API server's
+    /// longest request more: what such a server has still in hand may be ours. (A webhook for it may run on this very node,
+    /// which is switched on only then.)
+    async fn seal_pod(&self, pod: &Pod, seal: &str, arrived: Time) -> Result<(), cluster::Error> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
         let mark = json!({ "metadata": { "uid": pod.uid(), "annotations": { marks::SEAL: seal } } });
         let patch = Patch::Merge(mark);
+        let now = self.clock.now().wall;
         match call("sealing a pod", api.patch(&pod.name_any(), &PatchParams::default(), &patch)).await {
             Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
-            // Refused, or a webhook that can't be reached: it may run on this very node, which is switched on only then.
-            Err(error) if late => {
+            Err(error) if now > if error.is_refused() { arrived } else { arrived.saturating_add(REQUEST) } => {
                 tracing::warn!(
                     pod = pod.name_any(),
                     error = error.story(),
