@@ -30,13 +30,20 @@ pub struct Layout {
     pub workers: Vec<String>,
     /// Nodes that are labelled and tainted as control plane.
     pub control_plane: Vec<String>,
+    /// How many power feeds each machine has; none means one.
+    pub feeds: usize,
 }
 
 impl Layout {
     /// A rack of `count` workers named `{name}-1`, `{name}-2`, …
     pub fn workers(name: &str, count: usize) -> Self {
         let workers = (1..=count).map(|number| format!("{name}-{number}")).collect();
-        Self { name: name.to_owned(), workers, control_plane: Vec::new() }
+        Self { name: name.to_owned(), workers, ..Self::default() }
+    }
+
+    /// The same, with so many power feeds to each machine.
+    pub fn with_feeds(self, feeds: usize) -> Self {
+        Self { feeds, ..self }
     }
 }
 
@@ -61,7 +68,10 @@ impl Rack {
         let roles = [(&layout.workers, Role::Worker), (&layout.control_plane, Role::ControlPlane)];
         let named = roles.into_iter().flat_map(|(names, role)| names.iter().map(move |name| (name, role)));
         let kubelets: Vec<_> = named
-            .map(|(name, role)| Kubelet::new(Machine::new(name), client.clone(), &layout.name, role, journals.clone()))
+            .map(|(name, role)| {
+                let machine = Machine::with_feeds(name, layout.feeds.max(1));
+                Kubelet::new(machine, client.clone(), &layout.name, role, journals.clone())
+            })
             .collect();
         let machines: Vec<_> = kubelets.iter().map(|kubelet| kubelet.machine().clone()).collect();
         let nodes: BTreeSet<_> = machines.iter().map(|machine| machine.name().to_owned()).collect();

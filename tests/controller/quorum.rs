@@ -68,5 +68,10 @@ fn two_control_plane_nodes_go_one_after_the_other() {
 
 fn three_control_planes(name: &str) -> Layout {
     let control_plane = (1..=3).map(|n| format!("{name}-cp-{n}")).collect();
-    Layout { workers: vec![format!("{name}-1"), format!("{name}-2")], control_plane, name: name.to_owned() }
+    Layout {
+        workers: vec![format!("{name}-1"), format!("{name}-2")],
+        control_plane,
+        name: name.to_owned(),
+        ..Layout::default()
+    }
 }
