@@ -5,6 +5,7 @@
 
 mod apply;
 mod components;
+mod identity;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
@@ -244,13 +245,17 @@ impl ApiServer {
 
 /// Makes a client of the user whom `kubeconfig` names; it repeats no request by itself and goes through no proxy.
 pub async fn client(kubeconfig: &Path) -> anyhow::Result<Client> {
+    Client::try_from(config(kubeconfig).await?).context("making a Kubernetes client")
+}
+
+async fn config(kubeconfig: &Path) -> anyhow::Result<Config> {
     let parsed = Kubeconfig::read_from(kubeconfig).with_context(|| format!("reading {}", kubeconfig.display()))?;
     let mut config = Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default())
         .await
         .with_context(|| format!("loading {}", kubeconfig.display()))?;
     config.default_retry = false; // else one call may become 15, and a test sees neither the refusal nor its time
     config.proxy_url = None; // the environment's would be asked for loopback too
-    Client::try_from(config).context("making a Kubernetes client")
+    Ok(config)
 }
 
 async fn start_apiserver(components: &Components, client: &Client) -> anyhow::Result<Process> {

@@ -3,8 +3,10 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod};
-use kube::api::{Api, ListParams};
+use kube::Client;
+use kube::api::{Api, ListParams, PostParams};
 use testbed::controlplane::{ControlPlane, Options, Timings, client};
 use testbed::scratch::Scratch;
 use testbed::{ports, setup, wait};
@@ -58,12 +60,37 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: node-rea
 subjects: [{kind: ServiceAccount, name: clerk, namespace: shop}]
 ";
 
+/// Whom the API server, and so an admission policy, takes a client for.
+async fn seen_as(client: Client) -> kube::Result<(String, Vec<String>)> {
+    let review =
+        Api::<SelfSubjectReview>::all(client).create(&PostParams::default(), &SelfSubjectReview::default()).await?;
+    let user = review.status.and_then(|status| status.user_info).unwrap_or_default();
+    Ok((user.username.unwrap_or_default(), user.groups.unwrap_or_default()))
+}
+
+async fn knows_who_asks(cluster: &ControlPlane) {
+    let strings = |groups: &[&str]| groups.iter().map(|group| (*group).to_owned()).collect::<Vec<_>>();
+    let alice = seen_as(cluster.client_as("alice", &["sre"]).await.unwrap()).await.unwrap();
+    assert_eq!(alice, ("alice".to_owned(), strings(&["sre", "system:authenticated"])));
+    let node = seen_as(cluster.client_as_node("node-1").await.unwrap()).await.unwrap();
+    assert_eq!(node, ("system:node:node-1".to_owned(), strings(&["system:nodes", "system:authenticated"])));
+    let clerk = seen_as(cluster.client_as_service_account("shop", "clerk").await.unwrap()).await.unwrap();
+    assert_eq!(clerk.0, "system:serviceaccount:shop:clerk");
+    let nobody = seen_as(cluster.client_as_nobody().await.unwrap()).await.unwrap_err();
+    assert!(nobody.to_string().contains("system:anonymous"), "{nobody}");
+
+    let maps = Api::<ConfigMap>::namespaced(cluster.client_as("alice", &[]).await.unwrap(), "shop");
+    let refused = maps.list(&ListParams::default()).await.unwrap_err();
+    assert!(matches!(&refused, kube::Error::Api(status) if status.code == 403), "she has no role: {refused}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn serves_applied_kinds_and_authorises_service_accounts() {
     let cluster = ControlPlane::start(Options::default()).await.unwrap();
     cluster.apply_yaml(WIDGETS).await.unwrap();
     cluster.apply_yaml(WIDGETS).await.unwrap(); // again: nothing to change
 
+    knows_who_asks(&cluster).await;
     let clerk = client(&cluster.service_account_kubeconfig("shop", "clerk").await.unwrap()).await.unwrap();
     let nodes = Api::<Node>::all(clerk);
     let refused = nodes.list(&ListParams::default()).await.unwrap_err();
