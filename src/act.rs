@@ -242,7 +242,7 @@ impl Actor<'_> {
         // S2: what is left of `timeout` after the deadline is the device's own lateness.
         let longest = match order.driver {
             Driver::Script => SCRIPT_COMMAND,
-            Driver::Native => COMMAND,
+            Driver::Native | Driver::Person => COMMAND,
         };
         // Counted from when the remediation was read: this process, or the API server, may have stood still since.
         let by = scene.asked + longest.min(Duration::from_millis(scene.case.policy.patience / 2));

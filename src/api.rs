@@ -10,6 +10,7 @@
 #![allow(clippy::duplicated_attributes, reason = "every printcolumn has a type_ of its own")]
 
 mod duration;
+mod level;
 mod schema;
 mod status;
 
@@ -24,6 +25,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use duration::{DurationError, parse_duration};
+pub use level::{AgentSpec, DEFAULT_SHARED_SECRET, Level, LevelAgent, MEATWARE};
 pub use status::{
     FenceAgentsRemediationStatus, FenceAgentsRemediationTemplateStatus, NodeIdentity, Operation, Order, ProofRecord,
     Set, SetPod, TIMELINE_MAX, TemplateNode, TimelineEntry,
@@ -132,6 +134,11 @@ pub struct FenceAgentsRemediationSpec {
     #[schemars(with = "TlsPolicy")]
     pub tls: Option<TlsPolicy>,
 
+    /// What is tried in this order when the agent above has failed all its attempts: level 2, level 3, and so on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub levels: Vec<Level>,
+
     /// Fence a control-plane node even if the remaining ones do not make a majority.
     #[serde(default, skip_serializing_if = "is_false")]
     pub allow_control_plane_quorum_loss: bool,
@@ -209,6 +216,8 @@ pub enum Driver {
     Native,
     /// The ClusterLabs script.
     Script,
+    /// A person, who is asked.
+    Person,
 }
 
 /// What counts as a proof that a node is off.
@@ -277,32 +286,31 @@ impl FenceAgentsRemediation {
 }
 
 impl FenceAgentsRemediationSpec {
-    /// Returns the number of attempts: at least 1, whatever is stored. With FAR, a negative count "succeeded" at once,
-    /// without one command sent.
+    /// Returns the number of attempts at the first level, as [`Self::attempts_at`].
     pub fn attempts(&self) -> i32 {
-        i32::try_from(self.retry_count.max(1)).unwrap_or(i32::MAX)
+        self.attempts_at(1)
     }
 
-    /// Returns the pause between two attempts.
+    /// Returns the pause between two attempts at the first level.
     ///
     /// # Errors
-    /// When the stored text is no Go duration. The schema refuses such text; objects older than it may have it.
+    /// As [`Self::retry_interval_at`].
     pub fn retry_interval(&self) -> Result<Duration, DurationError> {
-        parse_duration(&self.retry_interval)
+        self.retry_interval_at(1)
     }
 
-    /// Returns the time that one attempt may take.
+    /// Returns the time that one attempt at the first level may take.
     ///
     /// # Errors
-    /// As [`Self::retry_interval`].
+    /// As [`Self::retry_interval_at`].
     pub fn timeout(&self) -> Result<Duration, DurationError> {
-        parse_duration(&self.timeout)
+        self.timeout_at(1)
     }
 
     /// Returns the time to wait for pods and volumes to go.
     ///
     /// # Errors
-    /// As [`Self::retry_interval`].
+    /// As [`Self::retry_interval_at`].
     pub fn release_timeout(&self) -> Result<Duration, DurationError> {
         parse_duration(&self.release_timeout)
     }

@@ -300,6 +300,7 @@ fn at(scene: &Scene) -> String {
     let driver = |order: &crate::api::Order| match order.driver {
         Driver::Native => "native",
         Driver::Script => "script",
+        Driver::Person => "a person",
     };
     let said = |order: &crate::api::Order| format!(" ({}) at {}{}", driver(order), order.address, plug(order));
     order(scene).map(said).unwrap_or_default()

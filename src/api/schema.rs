@@ -19,6 +19,9 @@ const PARAMETERS: u32 = 80;
 /// The longest argument that Linux hands to a program (MAX_ARG_STRLEN); with FAR each parameter is one.
 const ARGUMENT: u32 = 131_072;
 
+/// The same where there may be 64 such maps: each character counts for the cost of the rules.
+const LEVEL_ARGUMENT: u32 = 1024;
+
 /// Shared parameters: templates, whose actions must be closed, and only the actions that fence.
 ///
 /// The rules stand at the values that they are about: then the API server does not apply them to what an update leaves as
@@ -27,18 +30,57 @@ pub(super) fn shared_parameters(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "maxProperties": PARAMETERS,
-        "additionalProperties": {
-            "type": "string",
-            "maxLength": ARGUMENT,
-            "x-kubernetes-validations": [{
-                "rule": "self.lastIndexOf('}}') >= self.lastIndexOf('{{')",
-                "message": "invalid NodeTemplate syntax in shared parameter: failed to parse template: unclosed action"
-            }]
-        },
+        "additionalProperties": template(ARGUMENT),
         "x-kubernetes-validations": [{
             "rule": "['--action', 'action'].all(k, !(k in self) || self[k] in ['', 'reboot', 'off'] || self[k].contains('{{'))",
             "message": ACTION
         }]
+    })
+}
+
+/// Shared parameters of a device of a level: templates, too, and no action.
+pub(super) fn level_shared_parameters(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": PARAMETERS,
+        "additionalProperties": template(LEVEL_ARGUMENT),
+        "x-kubernetes-validations": [no_action()]
+    })
+}
+
+/// Node parameters of a device of a level: no action.
+pub(super) fn level_node_parameters(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": PARAMETERS,
+        "additionalProperties": {"type": "object", "additionalProperties": {"type": "string"}},
+        "x-kubernetes-validations": [no_action()]
+    })
+}
+
+/// A person is asked only where no other device is left to be asked.
+pub(super) fn a_person_alone() -> serde_json::Value {
+    serde_json::json!([{
+        "rule": "self.agents.size() < 2 || self.agents.all(a, a.agent != 'fence_meatware')",
+        "message": "fence_meatware must be the only agent of its level"
+    }])
+}
+
+fn template(longest: u32) -> serde_json::Value {
+    serde_json::json!({
+        "type": "string",
+        "maxLength": longest,
+        "x-kubernetes-validations": [{
+            "rule": "self.lastIndexOf('}}') >= self.lastIndexOf('{{')",
+            "message": "invalid NodeTemplate syntax in shared parameter: failed to parse template: unclosed action"
+        }]
+    })
+}
+
+fn no_action() -> serde_json::Value {
+    serde_json::json!({
+        "rule": "!('--action' in self) && !('action' in self)",
+        "message": "the action is that of the spec's own agent; a level has none"
     })
 }
 
@@ -76,6 +118,11 @@ const ACTION: &str = "FAR doesn't support any other action than `reboot` or `off
 /// An optional string that is not nullable: the API server then prunes an explicit null, as it does for FAR's.
 pub(super) fn string(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string"})
+}
+
+/// An optional Go duration, not nullable either.
+pub(super) fn go_duration(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "pattern": GO_DURATION})
 }
 
 /// An integer of any width, as Go's `int` becomes: a `format` would refuse what FAR accepts.

@@ -35,11 +35,51 @@ fn odd_stored_objects_can_be_read() {
 }
 
 #[test]
+fn a_level_has_the_numbers_of_the_spec_where_it_has_none_of_its_own() {
+    let spec = remediation(serde_json::json!({
+        "agent": "fence_redfish", "retrycount": 3, "timeout": "20s",
+        "levels": [
+            {"agents": [{"agent": "fence_apc"}, {"agent": "fence_apc"}], "retrycount": 2, "retryinterval": "1s"},
+            {"agents": [{"agent": "fence_meatware"}], "retrycount": -7, "timeout": "1h"}
+        ]
+    }))
+    .spec;
+    let seconds = |level| {
+        let (gap, timeout) = (spec.retry_interval_at(level), spec.timeout_at(level));
+        (spec.attempts_at(level), gap.expect("a duration").as_secs(), timeout.expect("a duration").as_secs())
+    };
+    assert_eq!([1, 2, 3, 4, 0].map(seconds), [(3, 5, 20), (2, 1, 20), (1, 5, 3600), (3, 5, 20), (3, 5, 20)]);
+    let of = |level: &Level| level.agents().map(|agent| agent.is_person()).collect::<Vec<_>>();
+    assert_eq!(spec.levels.iter().map(of).collect::<Vec<_>>(), [vec![false, false], vec![true]]);
+}
+
+/// What the name of FAR's webhook stands for is the credentials of the spec's own agent, not of a PDU.
+#[test]
+fn only_the_spec_s_own_agent_has_a_secret_that_nobody_named() {
+    for (named, own, later) in [
+        (None, DEFAULT_SHARED_SECRET, None),
+        (Some(""), DEFAULT_SHARED_SECRET, None),
+        (Some("bmc"), "bmc", Some("bmc")),
+    ] {
+        let mut spec = serde_json::json!({"agent": "fence_redfish", "levels": [{"agents": [{"agent": "fence_apc"}]}]});
+        if let Some(named) = named {
+            spec["sharedSecretName"] = named.into();
+            spec["levels"][0]["agents"][0]["sharedSecretName"] = named.into();
+        }
+        let spec = remediation(spec).spec;
+        assert_eq!(spec.own_agent().shared_secret_name, Some(own));
+        let names: Vec<_> = spec.levels[0].agents().map(|agent| agent.shared_secret_name).collect();
+        assert_eq!(names, [later]);
+    }
+}
+
+#[test]
 fn debug_shows_no_value_of_a_parameter() {
     let far = remediation(serde_json::json!({
         "agent": "fence_redfish",
         "sharedparameters": {"--password": "hunter2"},
-        "nodeparameters": {"--password": {"worker-1": "hunter3"}}
+        "nodeparameters": {"--password": {"worker-1": "hunter3"}},
+        "levels": [{"agents": [{"agent": "fence_apc", "sharedparameters": {"--password": "hunter4"}}]}]
     }));
     let debug = format!("{far:?}");
     assert!(!debug.contains("hunter"), "{debug}");

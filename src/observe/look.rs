@@ -38,7 +38,7 @@ impl Observer {
             Err(error) => (None, Some(Sight::failed(&error))),
             Ok(device) if looks => {
                 let by = self.clock.deadline(match order.driver {
-                    Driver::Native => LOOK,
+                    Driver::Native | Driver::Person => LOOK,
                     Driver::Script => LOOK_SCRIPT,
                 });
                 // The device keeps its own deadline; this one holds whatever it does.

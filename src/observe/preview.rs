@@ -71,7 +71,7 @@ impl Observer {
         let account = self.devices.account(&order.access);
         let asking = Asking { order: &order.order, account, asker: uid, inputs: &order.inputs };
         let time = match order.order.driver {
-            Driver::Native => LOOK,
+            Driver::Native | Driver::Person => LOOK,
             Driver::Script => LOOK_SCRIPT,
         };
         let look = |by| async move {

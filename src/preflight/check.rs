@@ -141,7 +141,7 @@ pub(super) async fn check(context: &Context, job: &Job) -> Outcome {
         }
     };
     let (time, _place) = match order.driver {
-        Driver::Native => (LOOK, context.place(job).await),
+        Driver::Native | Driver::Person => (LOOK, context.place(job).await),
         Driver::Script => (LOOK_SCRIPT, context.interpreters.acquire().await.ok()),
     };
     let asker = format!("{}/{}", job.template.uid().unwrap_or_default(), job.node);

@@ -138,8 +138,8 @@ impl Pair {
                 (period, doubled(times.period * SCRIPT).min(rarest))
             }
             (Some(Driver::Script), _) => (period, times.next(times.period * SCRIPT)),
-            (Some(Driver::Native) | None, 0) => (period, Duration::ZERO),
-            (Some(Driver::Native) | None, _) => (doubled(AGAIN).min(period), Duration::ZERO),
+            (Some(Driver::Native | Driver::Person) | None, 0) => (period, Duration::ZERO),
+            (Some(Driver::Native | Driver::Person) | None, _) => (doubled(AGAIN).min(period), Duration::ZERO),
         };
         (self.due, self.ask) = (Some(now + due), Some(now + ask));
     }

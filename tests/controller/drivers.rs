@@ -133,6 +133,7 @@ fn is_proven(far: &FenceAgentsRemediation, driver: Driver, binding: &str) -> Res
     let word = match driver {
         Driver::Native => "(native)",
         Driver::Script => "(script)",
+        Driver::Person => "(a person)",
     };
     let timeline = far.status.as_ref().map(|status| status.timeline.as_slice()).unwrap_or_default();
     ensure!(timeline.iter().any(|entry| entry.message.contains(word)), "which driver acted: {timeline:?}");

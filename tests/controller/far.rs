@@ -143,6 +143,65 @@ fn far_6_3_and_6_4_what_an_object_shows_is_refused_at_once() {
     });
 }
 
+/// What no FAR has: devices for when the first one is dead.
+#[test]
+fn levels_that_an_object_shows_to_be_wrong_are_refused() {
+    play(async {
+        let client = Cluster::shared().await?.plane.client();
+        let level = |agents: Value| json!({"levels": [{"agents": agents}]});
+        let pdu = |changes: Value| {
+            let mut agent =
+                json!({"agent": "fence_apc_snmp", "sharedparameters": {"--ip": "pdu", "--plug": "{{.NodeName}}"}});
+            merge(&mut agent, changes);
+            agent
+        };
+        let with = |changes: Value| level(json!([pdu(changes)]));
+        let numbers = |numbers: Value| {
+            let mut level = json!({"agents": [pdu(json!({}))]});
+            merge(&mut level, numbers);
+            json!({"levels": [level]})
+        };
+        let person = json!({"agent": "fence_meatware"});
+        let refused = [
+            (level(json!([])), "agents"),
+            (level(json!([person, pdu(json!({}))])), "only agent of its level"),
+            (level(json!([person, person])), "only agent of its level"),
+            (level(json!(vec![pdu(json!({})); 9])), "must have at most 8 items"),
+            (json!({"levels": vec![json!({"agents": [person]}); 9]}), "must have at most 8 items"),
+            (with(json!({"agent": "../fence_apc"})), "agent"),
+            (with(json!({"agent": format!("fence_{}", "a".repeat(128))})), "agent"),
+            (with(json!({"sharedparameters": {"--action": "off"}})), "the spec's own agent"),
+            (with(json!({"nodeparameters": {"action": {"w1": "off"}}})), "the spec's own agent"),
+            (with(json!({"sharedparameters": {"--ip": "{{.NodeName"}})), "unclosed action"),
+            (with(json!({"sharedparameters": {"--ip": "a".repeat(1025)}})), "1024"),
+            (with(json!({"tls": {"caSecretName": "a", "pinnedSHA256": ["ab".repeat(32)]}})), "exclude each other"),
+            (numbers(json!({"retrycount": 0})), "retrycount"),
+            (numbers(json!({"retryinterval": "-1s"})), "retryinterval"),
+            (numbers(json!({"timeout": "soon"})), "timeout"),
+        ];
+        for (changes, words) in refused {
+            for object in both(&changes) {
+                let error = dry_run(&client, &object).await.expect_err(&format!("accepted: {changes}"));
+                ensure!(error.to_string().contains(words), "{changes}: {error}");
+            }
+        }
+        let accepted = [
+            json!({"levels": []}),
+            level(json!([person])),
+            level(json!(vec![pdu(json!({})); 8])),
+            json!({"agent": "fence_meatware", "nodeparameters": null}),
+            json!({"levels": vec![json!({"agents": vec![pdu(json!({})); 8]}); 8]}),
+            numbers(json!({"retrycount": 1, "retryinterval": "0s", "timeout": "1m30s"})),
+        ];
+        for changes in accepted {
+            for object in both(&changes) {
+                dry_run(&client, &object).await.with_context(|| changes.to_string())?;
+            }
+        }
+        Ok(())
+    });
+}
+
 /// Section 6.4: the values of `statusValidationSample`.
 #[test]
 fn far_6_4_status_validation_sample() {
