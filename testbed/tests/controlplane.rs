@@ -68,20 +68,21 @@ async fn seen_as(client: Client) -> kube::Result<(String, Vec<String>)> {
     Ok((user.username.unwrap_or_default(), user.groups.unwrap_or_default()))
 }
 
-async fn knows_who_asks(cluster: &ControlPlane) {
+async fn knows_who_asks(cluster: &ControlPlane) -> anyhow::Result<()> {
     let strings = |groups: &[&str]| groups.iter().map(|group| (*group).to_owned()).collect::<Vec<_>>();
-    let alice = seen_as(cluster.client_as("alice", &["sre"]).await.unwrap()).await.unwrap();
+    let alice = seen_as(cluster.client_as("alice", &["sre"]).await?).await?;
     assert_eq!(alice, ("alice".to_owned(), strings(&["sre", "system:authenticated"])));
-    let node = seen_as(cluster.client_as_node("node-1").await.unwrap()).await.unwrap();
+    let node = seen_as(cluster.client_as_node("node-1").await?).await?;
     assert_eq!(node, ("system:node:node-1".to_owned(), strings(&["system:nodes", "system:authenticated"])));
-    let clerk = seen_as(cluster.client_as_service_account("shop", "clerk").await.unwrap()).await.unwrap();
+    let clerk = seen_as(cluster.client_as_service_account("shop", "clerk").await?).await?;
     assert_eq!(clerk.0, "system:serviceaccount:shop:clerk");
-    let nobody = seen_as(cluster.client_as_nobody().await.unwrap()).await.unwrap_err();
+    let nobody = seen_as(cluster.client_as_nobody().await?).await.expect_err("no role");
     assert!(nobody.to_string().contains("system:anonymous"), "{nobody}");
 
-    let maps = Api::<ConfigMap>::namespaced(cluster.client_as("alice", &[]).await.unwrap(), "shop");
-    let refused = maps.list(&ListParams::default()).await.unwrap_err();
+    let maps = Api::<ConfigMap>::namespaced(cluster.client_as("alice", &[]).await?, "shop");
+    let refused = maps.list(&ListParams::default()).await.expect_err("no role");
     assert!(matches!(&refused, kube::Error::Api(status) if status.code == 403), "she has no role: {refused}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,7 +91,7 @@ async fn serves_applied_kinds_and_authorises_service_accounts() {
     cluster.apply_yaml(WIDGETS).await.unwrap();
     cluster.apply_yaml(WIDGETS).await.unwrap(); // again: nothing to change
 
-    knows_who_asks(&cluster).await;
+    knows_who_asks(&cluster).await.unwrap();
     let clerk = client(&cluster.service_account_kubeconfig("shop", "clerk").await.unwrap()).await.unwrap();
     let nodes = Api::<Node>::all(clerk);
     let refused = nodes.list(&ListParams::default()).await.unwrap_err();
