@@ -9,7 +9,7 @@ use agents::redfish::{Config, Redfish};
 use agents::{Command, Credentials, Error, PowerState, PowerSwitch, Status, SystemUuid, Tls};
 use secrecy::ExposeSecret;
 use serde_json::json;
-use testbed::bmc::redfish::{Certificate, Face, Fault, OldTls, What};
+use testbed::bmc::redfish::{Certificate, Door, Face, Fault, OldTls, What};
 use testbed::bmc::sushy::Sushy;
 use testbed::machine::Machine;
 use testbed::wait;
@@ -152,6 +152,39 @@ async fn keeps_its_deadline_and_hangs_up() {
         }
         assert!(bench.commands().is_empty());
         assert!(bench.machine.state().on);
+    }
+}
+
+#[tokio::test]
+async fn without_mains_there_is_no_bmc() {
+    let bench = Bench::new([]).await;
+    bench.machine.set_power(false, "test");
+    assert_eq!(bench.power().await, PowerState::Off);
+    bench.machine.set_feed(0, false);
+    let silent = bench.client.status(Instant::now() + SHORT).await.unwrap_err();
+    assert_eq!(silent, Error::Deadline { doing: "reading the system" });
+    bench.machine.set_feed(0, true);
+    assert_eq!(bench.power().await, PowerState::On);
+}
+
+#[tokio::test]
+async fn a_closed_port_refuses_and_a_black_hole_swallows() {
+    let bench = Bench::new([]).await;
+    for door in [Door::Closed, Door::BlackHole] {
+        assert_eq!(bench.power().await, PowerState::On);
+        bench.face.set_door(door).await.expect("the port is ours");
+        let begun = Instant::now();
+        let error = bench.client.status(begun + WHILE).await.unwrap_err();
+        match door {
+            Door::Closed => assert!(!matches!(error, Error::Deadline { .. }) && begun.elapsed() < WHILE, "{error:?}"),
+            Door::BlackHole => assert_eq!(error, Error::Deadline { doing: "reading the system" }),
+            Door::Open => unreachable!("not among them"),
+        }
+        bench.face.wait_idle(SOON).await.unwrap();
+        let accepted = bench.face.accepted();
+        bench.face.set_door(Door::Open).await.expect("the port is ours");
+        assert_eq!(bench.power().await, PowerState::On);
+        assert_eq!(bench.face.accepted(), accepted + 1, "nothing came through the door");
     }
 }
 

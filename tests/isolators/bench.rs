@@ -323,7 +323,7 @@ impl Bench {
         match &self.device {
             Kind::Redfish(face) => !face.requests().is_empty(),
             Kind::Ipmi(face, _) => face.sessions(&self.machine) > 0,
-            Kind::Script(outlets) => outlets.asked().iter().any(|verb| verb == "hangs"),
+            Kind::Script(outlets) => outlets.asked().iter().any(|asked| asked.verb == "hangs"),
         }
     }
 

@@ -1,18 +1,22 @@
-//! A power strip whose outlets are machines, with a protocol of its own that only `testbed/agents/fence_stub` speaks: what a
-//! PDU is to the real fence agents. It also tells the script how to misbehave.
+//! A power strip with a protocol of its own that only `testbed/agents/fence_stub` speaks: what a PDU is to the real fence
+//! agents. It also tells the script how to misbehave.
 //!
-//! One connection is one line, `username TAB password TAB verb TAB plug`, and one word back. A plug is a machine's name.
+//! One connection is one line, `username TAB password TAB verb TAB plug`, and one word back. On an outlet hangs a machine's
+//! own switch, and its plug is the machine's name; or, of a PDU, a machine's power feed.
+
+mod socket;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use agents::Command;
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,9 +24,15 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use self::socket::Socket;
+pub use self::socket::{Load, OutletFault};
 use crate::machine::Machine;
 use crate::scratch::Scratch;
 
+/// The names under which the script is in the agent directory: its own, and one that upstream has for a PDU.
+const AGENTS: [&str; 2] = ["fence_stub", PDU_AGENT];
+/// An agent of upstream's that takes the same parameters, and whose outlets are sockets of a PDU.
+pub const PDU_AGENT: &str = "fence_apc";
 const USERNAME: &str = "operator";
 /// Longer than any line of the script's.
 const MAX_LINE: u64 = 4096;
@@ -83,25 +93,65 @@ pub struct Outlets {
 }
 
 struct Shared {
-    machines: BTreeMap<String, Arc<Machine>>,
+    sockets: Mutex<BTreeMap<String, Socket>>,
     password: SecretString,
     misbehaviour: watch::Sender<Option<Misbehaviour>>,
-    asked: watch::Sender<Vec<String>>,
+    asked: watch::Sender<Vec<Asked>>,
+}
+
+/// One line that arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// When.
+    pub at: Timestamp,
+    /// "how" first for each run of the script, then its action.
+    pub verb: String,
+    /// Which outlet.
+    pub plug: String,
+}
+
+impl Asked {
+    /// The command it is, if it is one.
+    pub fn command(&self) -> Option<Command> {
+        match self.verb.as_str() {
+            "off" => Some(Command::Off),
+            "on" => Some(Command::On),
+            _ => None,
+        }
+    }
 }
 
 impl Outlets {
-    /// Serves these machines, each by its name as plug, on a free port of 127.0.0.1.
+    /// Serves the switches of these machines, each by its name as plug, on a free port of 127.0.0.1.
     ///
     /// # Errors
     /// When there is no port, or no directory for the script.
     pub async fn start(machines: &[Arc<Machine>]) -> Result<Self> {
+        let switch = |machine: &Arc<Machine>| (machine.name().to_owned(), Load::Switch(machine.clone()));
+        Self::serving(machines.iter().map(switch)).await
+    }
+
+    /// Is a PDU with these outlets, on a free port of 127.0.0.1: the plug of each, and the feed that hangs on it.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn pdu(outlets: &[(&str, &Arc<Machine>, usize)]) -> Result<Self> {
+        let feed = |(plug, machine, feed): &(&str, &Arc<Machine>, usize)| {
+            ((*plug).to_owned(), Load::Feed(Arc::clone(machine), *feed))
+        };
+        Self::serving(outlets.iter().map(feed)).await
+    }
+
+    async fn serving(loads: impl Iterator<Item = (String, Load)>) -> Result<Self> {
         let agents = Scratch::new("agents")?;
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/agents/fence_stub");
-        std::os::unix::fs::symlink(script, agents.path().join("fence_stub")).context("linking fence_stub")?;
+        for agent in AGENTS {
+            std::os::unix::fs::symlink(script, agents.path().join(agent)).context("linking fence_stub")?;
+        }
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("binding the outlets")?;
         let address = listener.local_addr().context("reading the port of the outlets")?;
         let shared = Arc::new(Shared {
-            machines: machines.iter().map(|machine| (machine.name().to_owned(), machine.clone())).collect(),
+            sockets: Mutex::new(loads.map(|(plug, load)| (plug, Socket::new(load))).collect()),
             password: Uuid::new_v4().to_string().into(),
             misbehaviour: watch::Sender::default(),
             asked: watch::Sender::default(),
@@ -111,21 +161,27 @@ impl Outlets {
         Ok(Self { agents, address, shared, _server: server })
     }
 
-    /// Where `fence_stub` is, for the operator's `--agent-dir`.
+    /// Where `fence_stub` is, for the operator's `--agent-dir`; also under the name [`PDU_AGENT`]. Any strip's will do for
+    /// all of them.
     pub fn agent_dir(&self) -> &Path {
         self.agents.path()
     }
 
     /// The numbers of the processes that run the script of this very strip, their children included.
     pub fn processes(&self) -> Vec<u32> {
-        let script = self.agents.path().join("fence_stub");
-        let script = script.as_os_str().as_encoded_bytes();
+        let scripts = AGENTS.map(|agent| self.agents.path().join(agent));
         let runs = |pid: &u32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split(|byte| *byte == 0).any(|word| word == script)
+            let is_ours = |word| scripts.iter().any(|script| script.as_os_str().as_encoded_bytes() == word);
+            line.split(|byte| *byte == 0).any(is_ours)
         };
         let all = fs::read_dir("/proc").into_iter().flatten().flatten();
         all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(runs).collect()
+    }
+
+    /// The plugs of all outlets, in order.
+    pub fn plugs(&self) -> Vec<String> {
+        self.shared.sockets().keys().cloned().collect()
     }
 
     /// Where it listens.
@@ -148,19 +204,28 @@ impl Outlets {
         self.shared.misbehaviour.send_replace(misbehaviour);
     }
 
-    /// All verbs so far, in the order in which they arrived: "how" first for each run of the script.
-    pub fn asked(&self) -> Vec<String> {
+    /// Gives an outlet this fault, or none.
+    ///
+    /// Panics if there is no such outlet.
+    pub fn set_outlet_fault(&self, plug: &str, fault: Option<OutletFault>) {
+        self.shared.sockets().get_mut(plug).expect("the strip has this outlet").fault = fault;
+    }
+
+    /// Plugs something else into an outlet, as whoever mixes two cables up; what hung on it keeps the power that it has.
+    ///
+    /// Panics if there is no such outlet.
+    pub fn plug_in(&self, plug: &str, load: Load) {
+        self.shared.sockets().get_mut(plug).expect("the strip has this outlet").load = load;
+    }
+
+    /// All that was asked so far, in the order in which it arrived.
+    pub fn asked(&self) -> Vec<Asked> {
         self.shared.asked.borrow().clone()
     }
 
     /// The commands so far, obeyed or not.
     pub fn commands(&self) -> Vec<Command> {
-        let of = |verb: &String| match verb.as_str() {
-            "off" => Some(Command::Off),
-            "on" => Some(Command::On),
-            _ => None,
-        };
-        self.shared.asked.borrow().iter().filter_map(of).collect()
+        self.shared.asked.borrow().iter().filter_map(Asked::command).collect()
     }
 }
 
@@ -184,7 +249,8 @@ impl Shared {
         let fields: Vec<_> = line.trim_end_matches('\n').split('\t').collect();
         let answer = match fields.as_slice() {
             [username, password, verb, plug] => {
-                self.asked.send_modify(|asked| asked.push((*verb).to_owned()));
+                let asked = Asked { at: Timestamp::now(), verb: (*verb).to_owned(), plug: (*plug).to_owned() };
+                self.asked.send_modify(|all| all.push(asked));
                 match *username == USERNAME && *password == self.password.expose_secret() {
                     true => self.carry_out(verb, plug),
                     false if *verb == "how" => "well".to_owned(),
@@ -193,26 +259,36 @@ impl Shared {
             }
             _ => "what".to_owned(),
         };
+        if answer.is_empty() {
+            // Until the script has had enough, or the strip ends.
+            return tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(drop);
+        }
         stream.write_all(format!("{answer}\n").as_bytes()).await
     }
 
+    /// The answer; an empty one is never given.
     fn carry_out(&self, verb: &str, plug: &str) -> String {
         let misbehaviour = *self.misbehaviour.borrow();
-        let machine = self.machines.get(plug);
-        match (verb, machine) {
-            ("how", _) => misbehaviour.map_or_else(|| "well".to_owned(), |how| how.to_string()),
-            ("status", None) if misbehaviour == Some(Misbehaviour::AnyPlugIsOff) => "off".to_owned(),
-            ("on" | "off", None) if misbehaviour == Some(Misbehaviour::AnyPlugIsOff) => "done".to_owned(),
-            (_, None) => "no such plug".to_owned(),
-            ("status", Some(machine)) => if machine.state().on { "on" } else { "off" }.to_owned(),
-            ("on" | "off", Some(_)) if misbehaviour == Some(Misbehaviour::Refuses) => "refused".to_owned(),
-            ("off", Some(_)) if misbehaviour == Some(Misbehaviour::Ignores) => "done".to_owned(),
-            ("on" | "off", Some(machine)) => {
-                machine.set_power(verb == "on", "outlets");
-                "done".to_owned()
-            }
-            ("hangs" | "forked", Some(_)) => "noted".to_owned(),
-            (_, Some(_)) => "unrecognised action".to_owned(),
+        if verb == "how" {
+            return misbehaviour.map_or_else(|| "well".to_owned(), |how| how.to_string());
         }
+        let sockets = self.sockets();
+        let answer = match (verb, sockets.get(plug)) {
+            ("status", None) if misbehaviour == Some(Misbehaviour::AnyPlugIsOff) => "off",
+            ("on" | "off", None) if misbehaviour == Some(Misbehaviour::AnyPlugIsOff) => "done",
+            (_, None) => "no such plug",
+            ("hangs" | "forked", Some(_)) => "noted",
+            (_, Some(socket)) if socket.fault == Some(OutletFault::Hangs) => "",
+            ("status", Some(socket)) => socket.says(),
+            ("on" | "off", Some(_)) if misbehaviour == Some(Misbehaviour::Refuses) => "refused",
+            ("off", Some(_)) if misbehaviour == Some(Misbehaviour::Ignores) => "done",
+            ("on" | "off", Some(socket)) => socket.switch(verb == "on"),
+            (_, Some(_)) => "unrecognised action",
+        };
+        answer.to_owned()
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, BTreeMap<String, Socket>> {
+        self.sockets.lock().expect("no panic while held")
     }
 }

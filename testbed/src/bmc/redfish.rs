@@ -1,9 +1,12 @@
 //! The testbed's own Redfish face: one TLS server for any number of machines, with every fault a BMC has been seen to
 //! have, settable at any time, and a log of what was asked.
 //!
+//! A BMC has no life of its own: without mains it answers nothing.
+//!
 //! It is a server we own, not a mock of our client: any Redfish client can talk to it. What it does to a machine it does
 //! through [`Machine::set_power`], so the oracle sees it; what it *says* is another matter.
 
+mod door;
 mod fault;
 mod request;
 mod server;
@@ -31,11 +34,14 @@ use self::unit::Unit;
 use crate::machine::Machine;
 use crate::pki::{Authority, Identity};
 
+pub use door::Door;
 pub use fault::Fault;
 pub use request::{Request, What};
 pub use server::OldTls;
 
 const USERNAME: &str = "operator";
+/// A port is opened and closed in milliseconds; this is for a loaded machine.
+const TURN: Duration = Duration::from_secs(10);
 
 /// Whose certificate the face shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,13 +61,16 @@ pub struct Face {
     ca_pem: String,
     spki_sha256: [u8; 32],
     shared: Arc<Shared>,
-    _server: JoinSet<()>,
+    _server: JoinSet<Result<()>>,
 }
 
 /// What the face's connections share.
 struct Shared {
     units: BTreeMap<String, Arc<Unit>>,
     password: SecretString,
+    /// What the port is to do, and what it does.
+    wanted: watch::Sender<Door>,
+    door: watch::Sender<Door>,
     log: watch::Sender<Vec<Request>>,
     connections: watch::Sender<usize>,
     accepted: AtomicUsize,
@@ -94,6 +103,8 @@ impl Face {
         let shared = Arc::new(Shared {
             units: units.collect(),
             password: Uuid::new_v4().to_string().into(),
+            wanted: watch::Sender::default(),
+            door: watch::Sender::default(),
             log: watch::Sender::default(),
             connections: watch::Sender::default(),
             accepted: AtomicUsize::new(0),
@@ -166,6 +177,19 @@ impl Face {
     /// Gives a machine's BMC several faults at once; what it had before is gone.
     pub fn set_faults(&self, machine: &Machine, faults: impl IntoIterator<Item = Fault>) {
         self.unit(machine).set_faults(faults.into_iter().collect());
+    }
+
+    /// Opens or closes the port of all its machines; connections are cut.
+    ///
+    /// # Errors
+    /// When the port is lost.
+    pub async fn set_door(&self, door: Door) -> Result<()> {
+        let mut now = self.shared.door.subscribe();
+        self.shared.wanted.send_replace(door);
+        match timeout_at(Instant::now() + TURN, now.wait_for(|now| *now == door)).await {
+            Ok(_) => Ok(()),
+            Err(_) => bail!("the port of the Redfish face is not {door:?}: it is lost"),
+        }
     }
 
     /// Withholds the answers to a machine's requests of this kind, until [`release`](Self::release).

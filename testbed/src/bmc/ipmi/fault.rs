@@ -35,7 +35,8 @@ pub enum Fault {
     Hang,
     /// Answers nothing at all.
     Dead,
-    /// As [`Fault::Dead`] while the machine has no power: they share the supply.
+    /// As [`Fault::Dead`] while the machine is off, by whatever: they share the supply behind the switch. (Without mains
+    /// every BMC is dead, fault or not.)
     DiesWithNode,
     /// Refuses commands with this completion code.
     Refuse {

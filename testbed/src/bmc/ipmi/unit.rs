@@ -15,7 +15,7 @@ use super::Shared;
 use super::bmc::{Asked, Bmc, Handshake, outside};
 use super::fault::Fault;
 use super::request::What;
-use crate::machine::Machine;
+use crate::machine::{Machine, State};
 
 const INVALID_COMMAND: u8 = 0xc1;
 const PRIVILEGE_TOO_LOW: u8 = 0xd4;
@@ -80,8 +80,9 @@ impl Unit {
 
     /// Tells whether nothing at all answers for this machine.
     pub(super) fn is_dead(&self) -> bool {
-        let on = self.machine.state().on;
-        self.mind().faults.iter().any(|fault| *fault == Fault::Dead || (*fault == Fault::DiesWithNode && !on))
+        let State { on, mains, .. } = self.machine.state();
+        let dies = |fault: &Fault| *fault == Fault::Dead || (*fault == Fault::DiesWithNode && !on);
+        !mains || self.mind().faults.iter().any(dies)
     }
 
     /// How much longer each answer takes.

@@ -28,7 +28,8 @@ pub enum Fault {
     Hang,
     /// Never answers, not even to the TLS handshake if all machines behind the port are dead.
     Dead,
-    /// As [`Fault::Dead`] while the machine has no power: they share the supply.
+    /// As [`Fault::Dead`] while the machine is off, by whatever: they share the supply behind the switch. (Without mains
+    /// every BMC is dead, fault or not.)
     DiesWithNode,
     /// Refuses commands with this status (4xx).
     Refuse {

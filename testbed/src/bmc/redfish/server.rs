@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::door::Port;
 use super::fault::Fault;
 use super::request::{Request, What};
 use super::unit::{Unit, Verdict};
@@ -47,14 +48,24 @@ impl fmt::Display for Dropped {
 
 impl std::error::Error for Dropped {}
 
-/// Serves for ever.
-pub(super) async fn run(listener: TcpListener, tls: TlsAcceptor, shared: Arc<Shared>) {
+/// Serves for ever, or until its port is lost.
+pub(super) async fn run(listener: TcpListener, tls: TlsAcceptor, shared: Arc<Shared>) -> Result<()> {
+    let address = listener.local_addr().context("reading the port of the Redfish face")?;
+    let (mut port, mut wanted) = (Port::Open(listener), shared.wanted.subscribe());
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             biased;
             Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => if let Ok((stream, _)) = accepted {
+            // Never an error: `shared` keeps the sender.
+            _ = wanted.changed() => {
+                let door = *wanted.borrow_and_update();
+                connections.shutdown().await;
+                drop(port);
+                port = Port::new(address, door).await?;
+                shared.door.send_replace(door);
+            }
+            accepted = port.accept() => if let Ok(stream) = accepted {
                 shared.accepted.fetch_add(1, Ordering::Relaxed);
                 // As web servers do: else an answer waits for the acknowledgement of what came before it, some 40 ms.
                 let _ = stream.set_nodelay(true);

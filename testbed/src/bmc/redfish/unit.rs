@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::Shared;
 use super::fault::Fault;
 use super::request::What;
-use crate::machine::Machine;
+use crate::machine::{Machine, State};
 
 /// What a BMC says of its machine.
 #[derive(Debug)]
@@ -70,8 +70,9 @@ impl Unit {
 
     /// Tells whether nothing at all answers for this machine.
     pub(super) fn is_dead(&self) -> bool {
-        let on = self.machine.state().on;
-        self.mind().faults.iter().any(|fault| *fault == Fault::Dead || (*fault == Fault::DiesWithNode && !on))
+        let State { on, mains, .. } = self.machine.state();
+        let dies = |fault: &Fault| *fault == Fault::Dead || (*fault == Fault::DiesWithNode && !on);
+        !mains || self.mind().faults.iter().any(dies)
     }
 
     /// How much longer each request takes.
