@@ -10,10 +10,10 @@ use agents::{Access, Parameters};
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use ringfence::isolate::{AGENT_DIR, Device, Scripts, State, build};
+use testbed::bmc::outlets::{OutletFault, Outlets};
 use testbed::bmc::redfish::{Face, Fault};
+use testbed::bmc::snmp::{Apc, COMMUNITY, Snmpd};
 use testbed::machine::Machine;
-use testbed::process::Process;
-use testbed::scratch::Scratch;
 use tokio::time::Instant;
 
 /// Each agent starts an interpreter and loads its libraries, on a loaded machine.
@@ -122,7 +122,7 @@ async fn snmp_agents_say_off_of_what_does_not_exist() -> Result<()> {
         let names = |name: &str| Some(name.to_owned());
         let given = Parameters { values, ip: names("ip"), ipport: names("ipport"), plug: names("plug") };
         let access = Access::Script(given);
-        let device = Device { agent, address: &snmpd.address, plug: Some(plug), expect: None, access };
+        let device = Device { agent, address: snmpd.address(), plug: Some(plug), expect: None, access };
         let sight = build(device, &scripts)?.look(Instant::now() + LOOK).await;
         ensure!(sight.system_uuid.is_none(), "{agent}: {sight:?}");
         ensure!(sight.state == want, "{agent}, SNMP {version}, plug {plug}, community {community}: {sight:?}");
@@ -131,32 +131,40 @@ async fn snmp_agents_say_off_of_what_does_not_exist() -> Result<()> {
     looks.buffer_unordered(AT_ONCE).try_collect().await
 }
 
-/// Debian's SNMP service, which knows nothing of outlets.
-struct Snmpd {
-    address: String,
-    _process: Process,
-    _dir: Scratch,
-}
+/// Upstream's fence_apc_snmp, through our script driver, against an snmpd that is an APC rack PDU: it switches the one feed
+/// that it is told to, and says what that is.
+#[tokio::test]
+async fn upstreams_snmp_script_switches_a_feed() -> Result<()> {
+    let scripts = Scripts::new(Path::new(AGENT_DIR), false);
+    let machine = Machine::with_feeds("node-1", 2);
+    let outlets = [("node-1 left", &machine, 0), ("node-1 right", &machine, 1)];
+    let pdu = Apc::start(Outlets::pdu(&outlets).await?).await?;
+    let outlet = |plug: &'static str, community: &str| {
+        let values = [("community".to_owned(), community.to_owned().into())].into();
+        let names = |name: &str| Some(name.to_owned());
+        let given = Parameters { values, ip: names("ip"), ipport: names("ipport"), plug: names("plug") };
+        let (address, access) = (pdu.address(), Access::Script(given));
+        build(Device { agent: "fence_apc_snmp", address, plug: Some(plug), expect: None, access }, &scripts)
+    };
+    let by = || Instant::now() + LOOK;
+    let [left, right] = [outlet("1", COMMUNITY)?, outlet("node-1 right", COMMUNITY)?];
+    ensure!(left.look(by()).await.state == State::Running);
+    left.isolate(by()).await?;
+    ensure!(left.look(by()).await.state == State::Off && right.look(by()).await.state == State::Running);
+    ensure!(!machine.feed(0) && machine.feed(1) && machine.state().on, "one feed is not enough");
+    right.isolate(by()).await?;
+    ensure!(right.look(by()).await.state == State::Off && !machine.state().on);
+    left.restore(by()).await?;
+    ensure!(left.look(by()).await.state == State::Running && machine.state().on && !machine.feed(1));
 
-impl Snmpd {
-    async fn start() -> Result<Self> {
-        let (dir, port) = (Scratch::new("snmpd")?, testbed::ports::free_port()?);
-        let address = format!("127.0.0.1:{port}");
-        let file = dir.path().join("snmpd.conf");
-        std::fs::write(&file, format!("rwcommunity private 127.0.0.1\nagentaddress udp:{address}\n"))?;
-        // It does not end with its standard input by itself.
-        let mut command = std::process::Command::new("sh");
-        command.args(["-c", r#"exec 3<&0; (cat <&3 >/dev/null; kill "$$") & exec /usr/sbin/snmpd -f -C -c "$0" -Le"#]);
-        command.arg(&file).env("SNMP_PERSISTENT_DIR", dir.path());
-        let mut process = Process::spawn("snmpd", &mut command, &dir.path().join("log"))?;
-        let ready = async || {
-            let mut get = tokio::process::Command::new("snmpget");
-            get.args(["-v2c", "-cprivate", "-r0", "-t1", &address, "1.3.6.1.2.1.1.1.0"]).kill_on_drop(true);
-            get.output().await.is_ok_and(|output| output.status.success())
-        };
-        process.until_ready(ASK, ready).await?;
-        Ok(Self { address, _process: process, _dir: dir })
+    for (plug, community) in [("3", COMMUNITY), ("nobody", COMMUNITY), ("1", "wrong")] {
+        let nowhere = outlet(plug, community)?;
+        let state = nowhere.look(Instant::now() + LOOK).await.state;
+        ensure!(state == State::Unknown, "plug {plug}, community {community}: {state:?}");
     }
+    pdu.outlets().set_outlet_fault("node-1 left", Some(OutletFault::Refuses));
+    ensure!(left.isolate(by()).await.is_err() && machine.feed(0), "it refused");
+    Ok(())
 }
 
 /// Upstream's fence_redfish against a BMC: a system that is not there, garbage, no answer; then one that is.

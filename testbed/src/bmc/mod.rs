@@ -14,4 +14,5 @@ pub mod ipmi;
 pub mod ipmi_sim;
 pub mod outlets;
 pub mod redfish;
+pub mod snmp;
 pub mod sushy;
