@@ -195,7 +195,7 @@ impl Actor<'_> {
         if let (Some(op), Ok(resolved), false) = (status.operation.as_mut(), &scene.resolved, rests) {
             op.inputs = Some(resolved.inputs.clone());
             if scene.case.phase == Phase::Accepted {
-                op.order = Some(resolved.order.clone());
+                op.order = resolved.first().map(|now| now.order.clone());
                 op.shared_uuid = scene.shared;
             }
             op.action = match resolved.action {

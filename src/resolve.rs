@@ -24,15 +24,17 @@ use std::time::Duration;
 
 use agents::metadata::{Catalogue, Metadata, Role};
 use agents::{Access, SystemUuid};
-use kube::Client;
+use futures::future::{join, join_all};
+use kube::{Client, ResourceExt};
 use tokio::time::Instant;
 
 pub use error::Error;
 pub use secrets::is_object_name;
 pub use template::TemplateError;
 
-use crate::api::{Driver, DriverChoice, FenceAgentsRemediation, IdentityPolicy, Order};
-use secrets::Secrets;
+use crate::api::{AgentSpec, Driver, DriverChoice, FenceAgentsRemediation, IdentityPolicy, MEATWARE, Order};
+use parameters::Parameters;
+use secrets::{Secrets, Store};
 
 /// The agents that we have clients of our own for.
 const NATIVE: [&str; 8] = [
@@ -51,16 +53,30 @@ const NATIVE: [&str; 8] = [
 const METADATA: Duration = Duration::from_secs(15);
 
 /// What a remediation comes down to for one node.
+#[derive(Debug)]
 pub struct Resolved {
-    /// The device, and the machine expected behind it.
-    pub order: Order,
-    /// How the device is spoken to, with which account.
-    pub access: Access,
+    /// The devices of each level, the first level first; or why a level has none. At least one level has devices.
+    pub levels: Vec<Result<Vec<Device>, Error>>,
     /// What is to become of the node.
     pub action: Action,
     /// What all this was resolved from: the spec's generation and the Secrets' resource versions. The same text means
     /// that nothing has changed.
     pub inputs: String,
+}
+
+/// One device that a node is fenced by.
+pub struct Device {
+    /// The device, and the machine expected behind it.
+    pub order: Order,
+    /// How the device is spoken to, with which account. `None`: it is a person, who is asked.
+    pub access: Option<Access>,
+}
+
+impl Resolved {
+    /// Returns the device of the first level, if it has one.
+    pub fn first(&self) -> Option<&Device> {
+        self.levels.first()?.as_ref().ok()?.first()
+    }
 }
 
 /// What is to become of a fenced node.
@@ -83,24 +99,24 @@ impl Action {
 }
 
 /// A user name may come from a Secret too, so nothing of the access is shown.
-impl fmt::Debug for Resolved {
+impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Resolved")
-            .field("order", &self.order)
-            .field("action", &self.action)
-            .field("inputs", &self.inputs)
-            .finish_non_exhaustive()
+        f.debug_struct("Device").field("order", &self.order).finish_non_exhaustive()
     }
 }
 
 /// Resolves a remediation for one node. `system_uuid` is the node's own, as its kubelet reports it.
 ///
-/// `scripts` says which parameters an agent's script has. Reads the shared Secret, the Secret of this node and the CA's, all from the remediation's namespace, and nothing
-/// else: a Secret missing for another node is none of this node's business.
+/// `scripts` says which parameters an agent's script has. Reads, for each agent that is there, its shared Secret, its Secret of
+/// this node and its CA's, all from the remediation's namespace, and nothing else: a Secret missing for another node is none
+/// of this node's business.
+///
+/// A level that makes no devices spoils no other. What is to become of the node is said by the spec's own agent; if that one
+/// can't be resolved, by its parameters outside of Secrets.
 ///
 /// # Errors
-/// When the agent is unknown, a Secret is missing, or the parameters make no order; and when the API server fails or
-/// does not answer by `by`, the only cases that pass by themselves ([`Error::may_pass`]).
+/// The first level's, if no level has devices: an agent is unknown, a Secret is missing, the parameters make no order. The action's, if
+/// it is none. The API server's, if it fails or does not answer by `by`; then nothing is known of any level.
 pub async fn resolve(
     client: Client,
     far: &FenceAgentsRemediation,
@@ -109,46 +125,142 @@ pub async fn resolve(
     scripts: &impl Catalogue,
     by: Instant,
 ) -> Result<Resolved, Error> {
-    let spec = &far.spec;
-    // Before any Secret is read: an agent that is not there has no use for one.
-    let served = served(&spec.agent, spec.driver, scripts).await?;
     if node.is_empty() {
         return Err(Error::NoNodeName);
     }
-    let secrets = Secrets::read(client, far, node, by).await?;
-    let mut parameters = parameters::parameters(spec, &secrets, node)?;
-    let action = parameters::take_action(&mut parameters)?;
-    let expected = match spec.identity_policy() {
+    // Before any Secret is read: an agent that is not there has no use for one.
+    let later = far.spec.levels.iter().map(|level| join_all(level.agents().map(|agent| asked(agent, scripts))));
+    let (own, later) = join(asked(far.spec.own_agent(), scripts), join_all(later)).await;
+    let there = std::iter::once(&own).chain(later.iter().flatten()).filter(|asked| asked.reads_secrets());
+    let names = there.flat_map(|asked| secrets::names(&asked.agent, node)).flatten().collect();
+    let secrets = Store::read(client, far.namespace().unwrap_or_default(), names, by).await?;
+    let expected = match far.spec.identity_policy() {
         IdentityPolicy::Enforce => system_uuid.and_then(SystemUuid::parse).map(|uuid| uuid.to_string()),
         IdentityPolicy::Ignore => None,
     };
-    let agent = spec.agent.clone();
-    let (order, access) = match served {
-        Served::Redfish => {
-            let device = redfish::device(&parameters, spec.tls.as_ref(), secrets.ca.as_ref())?;
-            let access = Access::Redfish { credentials: device.credentials, tls: device.tls };
-            let (address, plug) = (device.base.to_string(), device.systems_uri);
-            (Order { agent, driver: Driver::Native, address, plug, system_uuid: expected }, access)
+    let site = Site { node, expected, secrets: &secrets, allow_unsafe: scripts.allows_unsafe() };
+    let first = site.own(&own).map(|device| vec![device]);
+    let mut levels: Vec<_> = std::iter::once(first).chain(later.iter().map(|level| site.level(level))).collect();
+    if levels.iter().all(Result::is_err) {
+        levels.swap_remove(0)?;
+    }
+    let action = site.action(&own.agent)?;
+    Ok(Resolved { levels, action, inputs: secrets.inputs(far.metadata.generation) })
+}
+
+/// An agent, and what serves it.
+struct Asked<'a> {
+    agent: AgentSpec<'a>,
+    served: Result<Served, Error>,
+}
+
+impl Asked<'_> {
+    fn reads_secrets(&self) -> bool {
+        match self.served {
+            Ok(Served::Redfish | Served::Ipmi | Served::Script(_)) => true,
+            Ok(Served::Person) | Err(_) => false,
         }
-        Served::Ipmi => {
-            if spec.tls.is_some() {
-                return Err(Error::Conflict { one: "IPMI", other: "tls" });
+    }
+}
+
+async fn asked<'a>(agent: AgentSpec<'a>, scripts: &impl Catalogue) -> Asked<'a> {
+    Asked { agent, served: served(agent.agent, agent.driver, scripts).await }
+}
+
+/// What the devices of one node have in common.
+struct Site<'a> {
+    node: &'a str,
+    /// The machine's system UUID.
+    expected: Option<String>,
+    secrets: &'a Store,
+    allow_unsafe: bool,
+}
+
+impl Site<'_> {
+    /// Resolves the spec's own agent.
+    fn own(&self, asked: &Asked<'_>) -> Result<Device, Error> {
+        let served = asked.served.as_ref().map_err(Error::clone)?;
+        let mut parameters = self.parameters(&asked.agent)?;
+        parameters::take_action(&mut parameters)?;
+        self.device(&asked.agent, served, &parameters)
+    }
+
+    /// Resolves a later level. What it is made of is told by its devices together.
+    fn level(&self, agents: &[Asked<'_>]) -> Result<Vec<Device>, Error> {
+        if agents.is_empty() {
+            // Of no device at all, "each is off" would be true.
+            return Err(Error::Missing { parameters: vec!["agents".to_owned()] });
+        }
+        if agents.len() > 1 && agents.iter().any(|asked| asked.agent.is_person()) {
+            return Err(Error::Conflict { one: MEATWARE, other: "another agent of its level" });
+        }
+        let mut devices: Vec<Device> = Vec::with_capacity(agents.len());
+        for asked in agents {
+            let served = asked.served.as_ref().map_err(Error::clone)?;
+            let parameters = self.parameters(&asked.agent)?;
+            parameters::no_action(&parameters)?;
+            let device = self.device(&asked.agent, served, &parameters)?;
+            // The other feed would stay on, and nobody would look at it.
+            if devices.iter().any(|other| other.order == device.order) {
+                let Order { agent, address, plug, .. } = device.order;
+                return Err(Error::SameDevice { agent, address, plug });
             }
-            let (address, access) = ipmi::device(&agent, &parameters)?;
-            (Order { agent, driver: Driver::Native, address, plug: None, system_uuid: expected }, access)
+            devices.push(device);
         }
-        Served::Script(metadata) => {
-            if spec.tls.is_some() {
-                return Err(Error::Conflict { one: "a fence agent's script", other: "tls" });
+        Ok(devices)
+    }
+
+    /// Tells what is to become of the node. If a Secret is missing, what was in it is not known; what the spec itself says is.
+    fn action(&self, own: &AgentSpec<'_>) -> Result<Action, Error> {
+        let parameters = self.parameters(own).or_else(|_| parameters::action_only(own, self.node));
+        parameters::take_action(&mut parameters?)
+    }
+
+    /// A person has no parameters but the action.
+    fn parameters(&self, agent: &AgentSpec<'_>) -> Result<Parameters, Error> {
+        match agent.is_person() {
+            true => parameters::action_only(agent, self.node),
+            false => parameters::parameters(agent, &Secrets::of(self.secrets, agent, self.node)?, self.node),
+        }
+    }
+
+    /// Makes a device of an agent's parameters, which are without the action.
+    fn device(&self, of: &AgentSpec<'_>, served: &Served, parameters: &Parameters) -> Result<Device, Error> {
+        let agent = of.agent.to_owned();
+        let no_tls = |one| match of.tls {
+            Some(_) => Err(Error::Conflict { one, other: "tls" }),
+            None => Ok(()),
+        };
+        let (order, access) = match served {
+            Served::Redfish => {
+                let ca = Secrets::of(self.secrets, of, self.node)?.ca;
+                let device = redfish::device(parameters, of.tls, ca.as_ref())?;
+                let access = Access::Redfish { credentials: device.credentials, tls: device.tls };
+                let (address, plug) = (device.base.to_string(), device.systems_uri);
+                (Order { agent, driver: Driver::Native, address, plug, system_uuid: self.expected.clone() }, access)
             }
-            let (target, given) = script::device(&metadata, &parameters, scripts.allows_unsafe())?;
-            let (address, plug) = (target.address(), target.plug());
-            // A script never says which machine it has read.
-            let order = Order { agent, driver: Driver::Script, address, plug, system_uuid: None };
-            (order, Access::Script(given))
-        }
-    };
-    Ok(Resolved { order, access, action, inputs: secrets.inputs(far.metadata.generation) })
+            Served::Ipmi => {
+                no_tls("IPMI")?;
+                let (address, access) = ipmi::device(&agent, parameters)?;
+                let system_uuid = self.expected.clone();
+                (Order { agent, driver: Driver::Native, address, plug: None, system_uuid }, access)
+            }
+            Served::Script(metadata) => {
+                no_tls("a fence agent's script")?;
+                let (target, given) = script::device(metadata, parameters, self.allow_unsafe)?;
+                let (address, plug) = (target.address(), target.plug());
+                // A script never says which machine it has read.
+                let order = Order { agent, driver: Driver::Script, address, plug, system_uuid: None };
+                (order, Access::Script(given))
+            }
+            Served::Person => {
+                let (address, plug) = (String::new(), Some(self.node.to_owned()));
+                let order = Order { agent, driver: Driver::Person, address, plug, system_uuid: None };
+                return Ok(Device { order, access: None });
+            }
+        };
+        Ok(Device { order, access: Some(access) })
+    }
 }
 
 /// What serves an agent.
@@ -156,10 +268,13 @@ enum Served {
     Redfish,
     Ipmi,
     Script(Arc<Metadata>),
+    /// Somebody who goes and looks.
+    Person,
 }
 
 async fn served(agent: &str, choice: DriverChoice, scripts: &impl Catalogue) -> Result<Served, Error> {
     match (agent, choice) {
+        (MEATWARE, _) => Ok(Served::Person),
         ("fence_redfish", DriverChoice::Auto | DriverChoice::Native) => Ok(Served::Redfish),
         (agent, DriverChoice::Auto | DriverChoice::Native) if ipmi::AGENTS.contains(&agent) => Ok(Served::Ipmi),
         (_, DriverChoice::Native) => Err(Error::NoNativeDriver { agent: agent.to_owned(), native: &NATIVE }),

@@ -292,7 +292,7 @@ fn name(scene: &Scene) -> &str {
 
 fn order(scene: &Scene) -> Option<&crate::api::Order> {
     let pinned = scene.far.status.as_ref().and_then(|s| s.operation.as_ref()).and_then(|op| op.order.as_ref());
-    pinned.or(scene.resolved.as_ref().ok().map(|now| &now.order))
+    pinned.or(scene.resolved.as_ref().ok().and_then(|now| Some(&now.first()?.order)))
 }
 
 fn at(scene: &Scene) -> String {

@@ -28,10 +28,14 @@ impl Observer {
         node: Option<&Node>,
         looks: bool,
     ) -> (Option<Arc<dyn Isolator>>, Option<Sight>) {
+        let Some((served, access)) = now.first().and_then(|now| Some((&now.order, now.access.as_ref()?))) else {
+            let nobody = agents::Error::Config("there is nobody to ask".to_owned());
+            return (None, Some(Sight::failed(&nobody)));
+        };
         // What spec and Secrets say now is for the agent that they name now.
-        let is_served = order.agent == now.order.agent && order.driver == now.order.driver;
+        let is_served = order.agent == served.agent && order.driver == served.driver;
         let build = || match is_served {
-            true => self.workshop.build(devices::device(order, &now.access)),
+            true => self.workshop.build(devices::device(order, access)),
             false => Err(agents::Error::Config("the spec now has another agent than was pinned".to_owned())),
         };
         match self.memories.device(uid, order, &now.inputs, build) {
@@ -44,7 +48,7 @@ impl Observer {
                 // The device keeps its own deadline; this one holds whatever it does.
                 let sight = self.devices.urgent(order, by, device.look(by)).await;
                 let sight = sight.unwrap_or_else(|| Sight::failed(&agents::Error::Deadline { doing: "looking" }));
-                let account = self.devices.account(&now.access);
+                let account = self.devices.account(access);
                 let asking = Asking { order, account, asker: uid, inputs: &now.inputs };
                 self.devices.saw(&asking, node.and_then(boot), &sight);
                 (Some(device), Some(sight))

@@ -194,7 +194,7 @@ impl Observer {
         let (policy, resolved) = self.spec(&far, node.as_ref(), &pinned_node.name).await?;
         let order = match (&resolved, pinned) {
             (Err(_), _) => Order::Unresolved,
-            (Ok(now), Some(pinned)) if now.order != *pinned => Order::Changed,
+            (Ok(now), Some(pinned)) if now.first().is_none_or(|now| now.order != *pinned) => Order::Changed,
             (Ok(_), Some(_) | None) => Order::Same,
         };
         let edited = resolved.as_ref().is_ok_and(|now| Some(&now.inputs) != op.inputs.as_ref());
@@ -237,7 +237,7 @@ impl Observer {
             (Phase::Accepted, Some(node)) if looks => self.shares_its_uuid(node).await?,
             (_, Some(_) | None) => op.shared_uuid,
         };
-        let named = pinned.or(resolved.as_ref().ok().map(|now| &now.order));
+        let named = pinned.or(resolved.as_ref().ok().and_then(Resolved::first).map(|now| &now.order));
         let (device, sight) = match (named, &resolved) {
             (Some(order), Ok(now)) => self.look(&uid, order, now, ours, looks).await,
             (None, _) | (_, Err(_)) => (None, None),
@@ -312,6 +312,8 @@ impl Observer {
         let expected = node.and_then(system_uuid).filter(|_| far.spec.identity_policy() == IdentityPolicy::Enforce);
         let by = self.clock.deadline(LOOK);
         let resolved = resolve::resolve(self.client.clone(), far, name, expected, &*self.scripts, by).await;
+        // Only the first level is acted upon.
+        let resolved = resolved.and_then(|all| all.levels[0].as_ref().map(drop).map_err(Clone::clone).map(|()| all));
         match (policy(far), resolved) {
             // A Secret that may not be read is somebody's to put right, and they must be told.
             (_, Err(error)) if error.may_pass() && !matches!(error, resolve::Error::SecretForbidden { .. }) => {

@@ -11,7 +11,7 @@ use crate::decide::{Identity, Policy};
 use crate::devices::Asking;
 use crate::isolate::Sight;
 use crate::machine;
-use crate::resolve::{Resolved, is_object_name};
+use crate::resolve::{Device, Resolved, is_object_name};
 
 /// A remediation, as this operator would take it on.
 pub struct Preview {
@@ -61,16 +61,17 @@ impl Observer {
 
     /// Looks once at the machine of an order, and tells whose it is. It waits for its turn at the BMC, and does not try an
     /// account there that was refused. The device is not given out: nothing can be commanded.
-    pub async fn peek(&self, uid: &str, node: Option<&Node>, order: &Resolved) -> Option<Peek> {
+    pub async fn peek(&self, uid: &str, node: Option<&Node>, resolved: &Resolved) -> Option<Peek> {
+        let Device { order, access } = resolved.first()?;
         // Whether another Node says this UUID is not looked into: it would take the right to list them.
-        let whose = |sight: &Sight| identity(&order.order, false, sight);
-        let device = match self.look(uid, &order.order, order, node, false).await {
+        let whose = |sight: &Sight| identity(order, false, sight);
+        let device = match self.look(uid, order, resolved, node, false).await {
             (Some(device), _) => device,
             (None, sight) => return sight.map(|sight| Peek { identity: whose(&sight), sight, asked: false }),
         };
-        let account = self.devices.account(&order.access);
-        let asking = Asking { order: &order.order, account, asker: uid, inputs: &order.inputs };
-        let time = match order.order.driver {
+        let account = self.devices.account(access.as_ref()?);
+        let asking = Asking { order, account, asker: uid, inputs: &resolved.inputs };
+        let time = match order.driver {
             Driver::Native | Driver::Person => LOOK,
             Driver::Script => LOOK_SCRIPT,
         };
@@ -83,6 +84,6 @@ impl Observer {
             self.devices.saw(&asking, node.and_then(boot), &sight);
             Peek { identity: whose(&sight), sight, asked: true }
         };
-        self.devices.idle(&order.order, time, look).await
+        self.devices.idle(order, time, look).await
     }
 }

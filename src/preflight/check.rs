@@ -14,7 +14,7 @@ use super::Context;
 use crate::api::{Driver, FenceAgentsRemediation, FenceAgentsRemediationTemplate, IdentityPolicy, Order};
 use crate::devices::{self, Asking, Boot};
 use crate::isolate::{self, Sight};
-use crate::resolve;
+use crate::resolve::{self, Device};
 
 /// How long one check may take once its turn has come: as long as a remediation's look.
 const LOOK: Duration = Duration::from_secs(5);
@@ -129,9 +129,19 @@ pub(super) async fn check(context: &Context, job: &Job) -> Outcome {
     if job.known.as_ref() == Some(&resolved.inputs) {
         return Outcome::Unchanged;
     }
-    let (order, inputs) = (&resolved.order, &resolved.inputs);
+    let inputs = &resolved.inputs;
+    let (order, access) = match resolved.levels[0].as_ref().map(|devices| devices.first()) {
+        Ok(Some(Device { order, access: Some(access) })) => (order, access),
+        Ok(_) => {
+            let checked = Checked { ready: true, ..Checked::failed(READY, String::new(), false) };
+            return Outcome::Checked(Checked { driver: Some(Driver::Person), message: None, ..checked }, None);
+        }
+        Err(error) => {
+            return Outcome::Checked(Checked::failed(error.label(), error.story(), error.may_pass()), None);
+        }
+    };
     // Built anew each time: what it keeps open to its BMC ends with the check.
-    let isolator = match isolate::build(devices::device(order, &resolved.access), &context.scripts) {
+    let isolator = match isolate::build(devices::device(order, access), &context.scripts) {
         Ok(isolator) => isolator,
         Err(error) => {
             return Outcome::Checked(
@@ -145,7 +155,7 @@ pub(super) async fn check(context: &Context, job: &Job) -> Outcome {
         Driver::Script => (LOOK_SCRIPT, context.interpreters.acquire().await.ok()),
     };
     let asker = format!("{}/{}", job.template.uid().unwrap_or_default(), job.node);
-    let asking = Asking { order, account: context.devices.account(&resolved.access), asker: &asker, inputs };
+    let asking = Asking { order, account: context.devices.account(access), asker: &asker, inputs };
     let boot = Boot { node: &facts.uid, id: &facts.boot_id };
     let (devices, clock) = (&context.devices, &context.clock);
     let look = |by: Instant| async move {

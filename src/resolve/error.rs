@@ -1,11 +1,12 @@
 //! Why a remediation makes no order. Where FAR has a text for the same cause, it is kept: people search for it.
 
 use std::error::Error as _;
+use std::sync::Arc;
 
 use super::template::TemplateError;
 
 /// Why a remediation makes no order.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// No such agent.
     #[error("unsupported fence agent: {agent} (not one of {}, and no such script in {at})", native.join(", "))]
@@ -111,6 +112,16 @@ pub enum Error {
         /// The other.
         other: &'static str,
     },
+    /// Two agents of one level that switch the same: what else the machine is fed by would not be switched.
+    #[error("two agents of one level are the same device: {agent} at {address}{}", plug.as_ref().map(|plug| format!(" ({plug})")).unwrap_or_default())]
+    SameDevice {
+        /// The agent.
+        agent: String,
+        /// Where the device is.
+        address: String,
+        /// Which outlet of it, where it has several.
+        plug: Option<String>,
+    },
     /// Templates that are none, or use more of the language than is known.
     #[error("{}", templates(bad))]
     Template {
@@ -162,7 +173,7 @@ pub enum Error {
         /// Its namespace.
         namespace: String,
         /// What came back.
-        source: Box<kube::Error>,
+        source: Arc<kube::Error>,
     },
     /// No answer in time.
     #[error("failed to get secret '{name}' in namespace '{namespace}': no answer from the API server in time")]
@@ -196,6 +207,7 @@ impl Error {
             | Self::Invalid { .. }
             | Self::Address { .. }
             | Self::Conflict { .. }
+            | Self::SameDevice { .. }
             | Self::Template { .. }
             | Self::SecretNotFound { .. }
             | Self::SecretInvalid { .. } => false,
@@ -216,7 +228,7 @@ impl Error {
             Self::Unknown { .. } => "UnknownParameter",
             Self::Refused { .. } => "RefusedParameter",
             Self::Invalid { .. } | Self::Address { .. } => "InvalidParameter",
-            Self::Conflict { .. } => "ConflictingParameters",
+            Self::Conflict { .. } | Self::SameDevice { .. } => "ConflictingParameters",
             Self::Template { .. } => "InvalidTemplate",
             Self::SecretNotFound { .. } => "SecretNotFound",
             Self::SecretInvalid { .. } => "SecretInvalid",

@@ -6,7 +6,10 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::secrets::{SecretValues, Secrets};
 use super::{Action, Error, TemplateError, names, template};
-use crate::api::FenceAgentsRemediationSpec;
+use crate::api::AgentSpec;
+
+/// The canonical name of what is to become of the node.
+const ACTION: &str = "action";
 
 /// All parameters of one node, by canonical name.
 pub(super) type Parameters = BTreeMap<String, Value>;
@@ -44,18 +47,44 @@ impl Value {
 /// When templates are bad (all are named), a name is given twice, a node parameter has no value for this node and no other source has
 /// one either, or nothing that chooses the machine is particular to this node. (An account or a time-out of its own is
 /// not enough: another node's remediation would hit the same machine.)
-pub(super) fn parameters(
-    spec: &FenceAgentsRemediationSpec,
-    secrets: &Secrets,
-    node: &str,
-) -> Result<Parameters, Error> {
+pub(super) fn parameters(agent: &AgentSpec<'_>, secrets: &Secrets, node: &str) -> Result<Parameters, Error> {
+    let Merged { all, missing, particular } = merge(agent, secrets, node, |_| true)?;
+    if let Some(parameter) = missing.into_iter().find(|name| !all.contains_key(&names::canonical(name))) {
+        return Err(Error::MissingForNode { parameter, node: node.to_owned() });
+    }
+    if all.is_empty() || !particular {
+        return Err(Error::NothingForNode { node: node.to_owned() });
+    }
+    Ok(all)
+}
+
+/// Returns what an agent's parameters outside of Secrets say of the action, and nothing else of them.
+///
+/// # Errors
+/// When the action's own template is bad, or it is given twice.
+pub(super) fn action_only(agent: &AgentSpec<'_>, node: &str) -> Result<Parameters, Error> {
+    merge(agent, &Secrets::default(), node, |name| name == ACTION).map(|merged| merged.all)
+}
+
+/// The parameters of all places, put together.
+struct Merged {
+    all: Parameters,
+    /// Those that have no value for this node where they are given per node.
+    missing: Vec<String>,
+    /// Something that chooses the machine is particular to this node.
+    particular: bool,
+}
+
+/// Puts together those parameters whose canonical name is `wanted`.
+fn merge(agent: &AgentSpec<'_>, secrets: &Secrets, node: &str, wanted: impl Fn(&str) -> bool) -> Result<Merged, Error> {
     let mut particular = false;
     let chooses = |name: &str| names::chooses(&names::canonical(name));
+    let wanted = |name: &str| wanted(&names::canonical(name));
 
     let mut bad = Vec::new();
 
     let mut shared = Layer::of_spec();
-    for (name, text) in &spec.shared_parameters.0 {
+    for (name, text) in agent.shared_parameters.0.iter().filter(|(name, _)| wanted(name)) {
         match template::render(text, node) {
             Ok(rendered) => {
                 particular |= rendered.names_node && chooses(name);
@@ -67,20 +96,20 @@ pub(super) fn parameters(
 
     let mut own = Layer::of_spec();
     let mut missing = Vec::new();
-    for (name, nodes) in &spec.node_parameters.0 {
+    for (name, nodes) in agent.node_parameters.0.iter().filter(|(name, _)| wanted(name)) {
         match nodes.get(node) {
             Some(text) => {
                 particular |= chooses(name);
                 own.insert(name, text)?;
             }
-            None => missing.push(name),
+            None => missing.push(name.clone()),
         }
     }
     let mut all = shared.overridden_by(own);
 
     let mut shared = Layer::of_secret();
     if let Some(secret) = &secrets.shared {
-        for (name, text) in &secret.values {
+        for (name, text) in secret.values.iter().filter(|(name, _)| wanted(name)) {
             match template::render(text.expose_secret(), node) {
                 Ok(rendered) => {
                     particular |= rendered.names_node && chooses(name);
@@ -102,14 +131,7 @@ pub(super) fn parameters(
         }
         all.insert(name, value);
     }
-
-    if let Some(parameter) = missing.into_iter().find(|name| !all.contains_key(&names::canonical(name))) {
-        return Err(Error::MissingForNode { parameter: parameter.clone(), node: node.to_owned() });
-    }
-    if all.is_empty() || !particular {
-        return Err(Error::NothingForNode { node: node.to_owned() });
-    }
-    Ok(all)
+    Ok(Merged { all, missing, particular })
 }
 
 /// Takes the action out of the parameters. Without one it is `reboot`.
@@ -117,10 +139,24 @@ pub(super) fn parameters(
 /// # Errors
 /// When it is anything but `reboot`, `off` or empty, case-sensitive.
 pub(super) fn take_action(parameters: &mut Parameters) -> Result<Action, Error> {
-    match parameters.remove("action").as_ref().map_or("", Value::expose) {
+    match parameters.remove(ACTION).as_ref().map_or("", Value::expose) {
         "" | "reboot" => Ok(Action::Reboot),
         "off" => Ok(Action::Off),
         _ => Err(Error::UnsupportedAction),
+    }
+}
+
+/// Makes sure that there is no action: a level has that of the spec's own agent.
+///
+/// # Errors
+/// When there is one.
+pub(super) fn no_action(parameters: &Parameters) -> Result<(), Error> {
+    match parameters.get(ACTION) {
+        None => Ok(()),
+        Some(value) => Err(Error::Refused {
+            parameter: value.written.clone(),
+            reason: "the action is that of the spec's own agent; a level has none",
+        }),
     }
 }
 

@@ -18,6 +18,7 @@ use super::*;
 use agents::Tls;
 
 mod far;
+mod levels;
 
 const UUID: &str = "4C4C4544-0042-3510-8052-B4C04F4E4231";
 
@@ -37,7 +38,7 @@ async fn an_order_from_everywhere() {
     }));
     let resolved = api.resolve(&far, Some(UUID)).await.expect("an order");
     assert_eq!(
-        resolved.order,
+        one(&resolved).order,
         Order {
             agent: "fence_redfish".into(),
             driver: Driver::Native,
@@ -47,11 +48,11 @@ async fn an_order_from_everywhere() {
         }
     );
     assert_eq!(resolved.action, Action::Off);
-    let Access::Redfish { credentials, tls } = &resolved.access else { panic!("{resolved:?}") };
+    let Some(Access::Redfish { credentials, tls }) = &one(&resolved).access else { panic!("{resolved:?}") };
     assert_eq!(credentials.username, "root");
     assert_eq!(credentials.password.expose_secret(), "hunter2", "without the newline");
     assert!(matches!(tls, Tls::Roots));
-    assert_eq!(resolved.inputs, "generation 3, secret shared at 7, secret of-w1 at 7");
+    assert_eq!(resolved.inputs, "generation 3, secret of-w1 at 7, secret shared at 7");
     assert_eq!(api.read(), ["of-w1", "shared"], "only this node's Secrets (W14)");
     let debug = format!("{resolved:?}");
     assert!(!debug.contains("hunter2") && !debug.contains("root"), "{debug}");
@@ -92,7 +93,7 @@ async fn identity_is_expected_only_where_there_is_one() {
         let mut far = plain();
         far.spec.proof = serde_json::from_value(json!({"identity": policy})).expect("a policy");
         let resolved = api.resolve(&far, uuid).await.expect("an order");
-        assert_eq!(resolved.order.system_uuid, want, "{policy} {uuid:?}");
+        assert_eq!(one(&resolved).order.system_uuid, want, "{policy} {uuid:?}");
     }
 }
 
@@ -125,7 +126,7 @@ async fn certificates_are_judged_as_the_spec_says() {
         let mut far = plain();
         far.spec.tls = serde_json::from_value(tls.clone()).expect("a policy");
         far.spec.shared_parameters.0.extend(strings(&parameters));
-        let found = match api.resolve(&far, None).await.map(|resolved| resolved.access) {
+        let found = match api.resolve(&far, None).await.map(|all| one(&all).access.clone().expect("a device")) {
             Ok(Access::Redfish { tls: Tls::Roots, .. }) => "Roots",
             Ok(Access::Redfish { tls: Tls::Insecure, .. }) => "Insecure",
             Ok(Access::Redfish { tls: Tls::Ca(pem), .. }) => {
@@ -170,7 +171,7 @@ async fn addresses() {
             far.spec.node_parameters.0.insert(name, BTreeMap::from([("w1".to_owned(), value)]));
         }
         let found = api.resolve(&far, None).await;
-        let found = found.as_ref().map(|resolved| resolved.order.address.as_str()).map_err(Error::label);
+        let found = found.as_ref().map(|all| one(all).order.address.as_str()).map_err(Error::label);
         assert_eq!(found, want, "{parameters}");
     }
 }
@@ -261,15 +262,16 @@ async fn native_ipmi_has_upstreams_parameters() {
         ("[fd00::7]:624", "[fd00::7]:624"),
     ] {
         let resolved = api.resolve(&with_ip(ip), Some(UUID)).await.expect(ip);
-        assert_eq!((resolved.order.address.as_str(), resolved.order.plug), (want, None));
-        assert_eq!((resolved.order.driver, resolved.order.system_uuid), (Driver::Native, Some(UUID.to_lowercase())));
+        let order = &one(&resolved).order;
+        assert_eq!((order.address.as_str(), &order.plug), (want, &None));
+        assert_eq!((order.driver, &order.system_uuid), (Driver::Native, &Some(UUID.to_lowercase())));
     }
     let all = json!({"-P": "1", "--cipher": "3", "-L": "OPERATOR", "--hexadecimal_kg": "0badcafe",
         "--ipport": "624", "--auth": "md5", "--method": "onoff", "--power-wait": "2", "--ipmitool-timeout": "2"});
     let resolved = api.resolve(&far(&all), None).await.expect("an order");
-    let Access::Ipmi { suite, privilege, kg, .. } = &resolved.access else { panic!("{resolved:?}") };
+    let Some(Access::Ipmi { suite, privilege, kg, .. }) = &one(&resolved).access else { panic!("{resolved:?}") };
     assert_eq!((*suite, privilege.name(), kg.is_some()), (Some(3), "operator", true));
-    assert!(!format!("{resolved:?} {:?}", resolved.access).contains("0badcafe"));
+    assert!(!format!("{resolved:?} {:?}", one(&resolved).access).contains("0badcafe"));
     for (parameters, label, text) in [
         (json!({"--lanplus": "0"}), "RefusedParameter", "driver: Script"),
         (json!({"-P": "1", "lanplus": "1"}), "DuplicateParameter", ""),
@@ -303,11 +305,12 @@ async fn the_driver_is_native_where_there_is_one() {
         far.spec.agent = agent.into();
         far.spec.driver = driver;
         let resolved = api.resolve(&far, Some(UUID)).await;
-        let found = resolved.as_ref().map(|resolved| resolved.order.driver).map_err(Error::label);
+        let found = resolved.as_ref().map(|all| one(all).order.driver).map_err(Error::label);
         assert_eq!(found, want, "{agent} {driver:?}");
         if let Ok(resolved) = resolved {
-            assert_eq!((resolved.order.address.as_str(), resolved.order.plug.as_deref()), ("bmc", Some("3")));
-            assert_eq!(resolved.order.system_uuid, None, "a script names no machine");
+            let order = &one(&resolved).order;
+            assert_eq!((order.address.as_str(), order.plug.as_deref()), ("bmc", Some("3")));
+            assert_eq!(order.system_uuid, None, "a script names no machine");
             assert!(!format!("{resolved:?}").contains("password"), "{resolved:?}");
         }
     }
@@ -389,6 +392,11 @@ fn remediation(spec: Value) -> FenceAgentsRemediation {
         "spec": spec
     }))
     .expect("a remediation")
+}
+
+/// The only device of the first level.
+fn one(resolved: &Resolved) -> &Device {
+    resolved.first().expect("a device")
 }
 
 fn strings(map: &Value) -> BTreeMap<String, String> {

@@ -12,7 +12,7 @@ use crate::api::FenceAgentsRemediation;
 use crate::decide::{Millis, Policy};
 use crate::isolate::State;
 use crate::observe::{self, Observer, Peek, Preview};
-use crate::resolve::Action;
+use crate::resolve::{Action, Device};
 
 /// Pause between two looks: a BMC under load answers in 1 to 3 s, and must have time left for FAR.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -149,19 +149,21 @@ impl Follow {
         if self.boot.is_none() {
             self.boot = node.as_ref().and_then(report::boot);
         }
-        let order = match resolved {
-            Ok(order) => order,
+        let resolved = match resolved {
+            Ok(resolved) => resolved,
             Err(error) => {
                 self.tell_plan(error, |why| report::no_plan(why, policy));
                 return Some(policy);
             }
         };
-        self.wanted = match order.action {
+        self.wanted = match resolved.action {
             Action::Reboot => Wanted::Reboot,
             Action::Off => Wanted::Off,
         };
-        self.tell_plan(format!("{:?} {:?}", order.order, order.action), |_| report::plan(&order));
-        if let Some(peek) = observer.peek(&self.uid, node.as_ref(), &order).await {
+        if let Some(Device { order, .. }) = resolved.first() {
+            self.tell_plan(format!("{order:?} {:?}", resolved.action), |_| report::plan(order, resolved.action));
+        }
+        if let Some(peek) = observer.peek(&self.uid, node.as_ref(), &resolved).await {
             self.read(&peek);
         }
         Some(policy)

@@ -5,9 +5,10 @@
 use k8s_openapi::api::core::v1::Node;
 
 use super::judge::{Binding, Lack, Seconds, Verdict, Watch, name};
+use crate::api::Order;
 use crate::decide::{Identity, Millis, Policy};
 use crate::isolate::Sight;
-use crate::resolve::{Action, Resolved};
+use crate::resolve::Action;
 
 /// Which of FAR's conditions turned True.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,10 +28,9 @@ impl Word {
     }
 }
 
-/// What Ringfence would have done.
-pub fn plan(resolved: &Resolved) {
-    let order = &resolved.order;
-    let does = match resolved.action {
+/// What Ringfence would have done: with the first level, for a spec of FAR's has no other.
+pub fn plan(order: &Order, action: Action) {
+    let does = match action {
         Action::Reboot => "would send off, prove it, release, and send on",
         Action::Off => "would send off, prove it, and release; the machine stays off",
     };
@@ -41,7 +41,7 @@ pub fn plan(resolved: &Resolved) {
         address = order.address,
         plug = order.plug,
         expected_uuid = order.system_uuid,
-        action = resolved.action.as_str(),
+        action = action.as_str(),
         "Ringfence {does}"
     );
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::api::FenceAgentsRemediationSpec;
 use crate::resolve::secrets::SecretValues;
 
 type Given<'a> = &'a [(&'a str, &'a str)];
@@ -205,7 +206,7 @@ fn debug_shows_no_value() {
 
 impl Case<'_> {
     fn parameters(&self, node: &str) -> Result<Parameters, Error> {
-        parameters(&self.spec(), &self.secrets(), node)
+        parameters(&self.spec().own_agent(), &self.secrets(), node)
     }
 
     fn spec(&self) -> FenceAgentsRemediationSpec {
@@ -224,7 +225,7 @@ impl Case<'_> {
     fn secrets(&self) -> Secrets {
         let secret = |name: &str, given: Given| {
             let values = owned(given).into_iter().map(|(key, value)| (key, value.into())).collect();
-            (!given.is_empty()).then(|| SecretValues { name: name.into(), version: "1".into(), values })
+            (!given.is_empty()).then(|| SecretValues { name: name.into(), values })
         };
         Secrets { shared: secret("shared", self.shared_secret), node: secret("node", self.node_secret), ca: None }
     }

@@ -34,7 +34,7 @@ async fn refused(changes: Value, secrets: Data<'_>) -> Error {
 }
 
 fn password(resolved: &Resolved) -> &str {
-    let Access::Ipmi { credentials, .. } = &resolved.access else { panic!("{resolved:?}") };
+    let Some(Access::Ipmi { credentials, .. }) = &one(resolved).access else { panic!("{resolved:?}") };
     credentials.password.expose_secret()
 }
 
@@ -48,9 +48,9 @@ async fn far_6_1_01_a_node_secret_overrides_the_shared_secret() {
     let secrets: Data =
         &[("shared", &[("--password", "all"), ("--privlvl", "operator")]), ("w1", &[("--password", "one")])];
     let found = resolved(json!({"sharedSecretName": "shared", "nodeSecretNames": {"w1": "w1"}}), secrets).await;
-    let Access::Ipmi { credentials, privilege, .. } = &found.access else { panic!("{found:?}") };
+    let Some(Access::Ipmi { credentials, privilege, .. }) = &one(&found).access else { panic!("{found:?}") };
     assert_eq!((credentials.username.as_str(), password(&found), privilege.name()), ("admin", "one", "operator"));
-    assert_eq!((found.order.address.as_str(), found.action), ("192.168.111.1:6234", Action::Reboot));
+    assert_eq!((one(&found).order.address.as_str(), found.action), ("192.168.111.1:6234", Action::Reboot));
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn far_6_1_08_action_reboot_is_reboot() {
 #[tokio::test]
 async fn far_6_1_09_a_node_parameter_overrides_a_shared_one() {
     let found = resolved(json!({"sharedparameters": {"--ipport": "6230"}}), &[]).await;
-    assert_eq!(found.order.address, "192.168.111.1:6234");
+    assert_eq!(one(&found).order.address, "192.168.111.1:6234");
 }
 
 #[tokio::test]
@@ -205,14 +205,14 @@ async fn far_6_4_nothing_that_tells_nodes_apart_is_missing_parameters() {
 async fn far_6_4_shared_parameters_with_a_template_are_enough() {
     let api = Server::start(&[]).await;
     let far = remediation(json!({"agent": "fence_ipmilan", "sharedparameters": {"--ip": "bmc-{{.NodeName}}"}}));
-    assert_eq!(api.resolve(&far, None).await.expect("an order").order.address, "bmc-w1:623");
+    assert_eq!(one(&api.resolve(&far, None).await.expect("an order")).order.address, "bmc-w1:623");
 }
 
 #[tokio::test]
 async fn far_6_4_a_shared_secret_with_a_template_is_enough() {
     let api = Server::start(&[("s", &[("--ip", "bmc-{{.NodeName}}"), ("--password", "p")])]).await;
     let far = remediation(json!({"agent": "fence_ipmilan", "sharedSecretName": "s"}));
-    assert_eq!(api.resolve(&far, None).await.expect("an order").order.address, "bmc-w1:623");
+    assert_eq!(one(&api.resolve(&far, None).await.expect("an order")).order.address, "bmc-w1:623");
 }
 
 /// W21: with FAR this was "mandatory parameters are missing".
@@ -221,7 +221,11 @@ async fn w21_a_nodes_own_secret_is_enough() {
     let api = Server::start(&[("of-w1", &[("--ip", "bmc-1"), ("--password", "{{p\n")])]).await;
     let far = remediation(json!({"agent": "fence_ipmilan", "nodeSecretNames": {"w1": "of-w1"}}));
     let found = api.resolve(&far, None).await.expect("an order");
-    assert_eq!((found.order.address.as_str(), password(&found)), ("bmc-1:623", "{{p"), "braces stay, the newline goes");
+    assert_eq!(
+        (one(&found).order.address.as_str(), password(&found)),
+        ("bmc-1:623", "{{p"),
+        "braces stay, the newline goes"
+    );
 }
 
 #[tokio::test]
@@ -284,7 +288,7 @@ async fn w14_of_fifty_nodes_one_lacks_its_secret() {
         let (mut good, mut bad) = (0, vec![]);
         for n in 0..50 {
             match api.resolve_for(&far, &format!("w{n}")).await {
-                Ok(found) if found.order.address.contains(&format!("10.0.0.{n}")) => good += 1,
+                Ok(found) if one(&found).order.address.contains(&format!("10.0.0.{n}")) => good += 1,
                 Ok(found) => panic!("w{n}: {found:?}"),
                 Err(error) => bad.push((n, error.label())),
             }
