@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use agents::metadata::{Catalogue, Metadata, Role};
-use agents::{Access, Parameters};
+use agents::{Access, Parameters, is_outlet};
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use ringfence::isolate::{AGENT_DIR, Device, Scripts, State, build};
@@ -41,7 +41,8 @@ it reads OFF; fence_vmware_rest calls a suspended machine OFF, fence_rhevm one w
 `network_fencing` are refused. What a process of an agent leaves its group by (a daemon, `setsid`) outlives the agent.
 
 An agent is a *power* agent if it has the actions off, on, status and reboot, and `on` is not automatic. A *fabric* agent cuts
-a port or a reservation, and the machine lives on: switching it \"on\" again would give a zombie its storage back.
+a port or a reservation, and the machine lives on: switching it \"on\" again would give a zombie its storage back. What
+switches the power *of an outlet* says nothing of the machine by an ON: that one may be off by itself.
 
 The native IPMI client speaks 2.0 (lanplus) also where `lanplus` is not given; with `lanplus=0` (IPMI 1.5) it refuses:
 `driver: Script`. Scripts are also the way to a BMC whose TLS is too old for us.
@@ -60,6 +61,7 @@ async fn every_agent_is_what_the_table_says() -> Result<()> {
     for (agent, metadata) in &all {
         let (kind, why) = match metadata {
             Ok(metadata) => match metadata.role() {
+                Role::Power if is_outlet(agent) => ("power of an outlet", String::new()),
                 Role::Power => ("power", String::new()),
                 Role::Fabric { why } => ("fabric, refused", why.to_owned()),
                 Role::Other { why } => ("refused", why),
@@ -68,7 +70,7 @@ async fn every_agent_is_what_the_table_says() -> Result<()> {
         };
         let driver = match kind {
             "power" if is_native(agent) => "native, script",
-            "power" => "script",
+            "power" | "power of an outlet" => "script",
             _ => "–",
         };
         writeln!(table, "| `{agent}` | {kind} | {driver} | {why} |")?;

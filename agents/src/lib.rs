@@ -18,6 +18,7 @@ mod error;
 mod identity;
 pub mod ipmi;
 pub mod metadata;
+mod outlet;
 pub mod redfish;
 mod target;
 
@@ -29,6 +30,7 @@ use tokio::time::Instant;
 pub use access::{Access, Parameters};
 pub use error::Error;
 pub use identity::SystemUuid;
+pub use outlet::is_outlet;
 pub use target::Target;
 
 /// The account a BMC is spoken to with.
