@@ -16,6 +16,7 @@ fn options(machines: usize) -> Options {
         judged: Judged::Ringfence,
         keep: std::env::var_os("RINGFENCE_TEST_DIR").map(PathBuf::from),
         no_faults: false,
+        report: None,
     }
 }
 

@@ -1,6 +1,5 @@
 //! `testbed`: the demo and the speed figures, and what they need from outside.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -139,11 +138,11 @@ async fn run(command: Command) -> Result<()> {
                 Some("far") => Judged::Far,
                 Some(command) => Judged::Command(command.to_owned()),
             };
-            let options = torture::Options { operator, seed, time, seeds, machines, owed, judged, keep, no_faults };
+            let options =
+                torture::Options { operator, seed, time, seeds, machines, owed, judged, keep, no_faults, report };
             let found = torture::run(&options).await?;
-            match report {
-                Some(path) => fs::write(&path, found.markdown()).context("writing the report")?,
-                None => println!("{}", found.markdown()),
+            if options.report.is_none() {
+                println!("{}", found.markdown());
             }
             println!("{}", found.verdict());
             ensure!(found.violations.is_empty(), "the remediator is not safe");

@@ -65,12 +65,14 @@ pub struct Options {
     pub keep: Option<PathBuf>,
     /// Nothing goes wrong but the nodes.
     pub no_faults: bool,
+    /// Where the report goes, as Markdown, anew after each round: a run that is broken off has one too.
+    pub report: Option<PathBuf>,
 }
 
 /// Runs rounds until the time is over, and prints how it goes on standard output.
 ///
 /// # Errors
-/// When a round could not be played: then nothing is said of the remediator.
+/// When a round could not be played: then nothing is said of the remediator in it. When the report can't be written.
 pub async fn run(options: &Options) -> Result<Report> {
     ensure!(options.machines > 0 && options.seeds > 0, "no machines, no remediations");
     let mut owed = options.owed.iter().map(|cell| cell.parse()).collect::<Result<Vec<Cell>>>()?;
@@ -105,6 +107,9 @@ pub async fn run(options: &Options) -> Result<Report> {
         let missed = |cell: &Cell| after.of(*cell) == before.of(*cell);
         owed = schedule.plans.iter().flat_map(plan::Plan::cells).filter(missed).collect();
         report.add(seed, outcome, &after);
+        if let Some(path) = &options.report {
+            std::fs::write(path, report.markdown()).with_context(|| format!("writing {}", path.display()))?;
+        }
     }
     Ok(report)
 }
