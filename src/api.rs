@@ -1,5 +1,5 @@
 //! The custom resources: `FenceAgentsRemediation` and its template, as medik8s fence-agents-remediation (FAR) has
-//! them, plus the fields that make fencing provable. Data only: nothing here reads a cluster or decides anything.
+//! them, plus the fields that make fencing provable; and `RemediationConfirmation`, a person's word. Data only: nothing here reads a cluster or decides anything.
 //!
 //! Invariant: every object that FAR accepts is accepted, with the same defaults, except a `retrycount` below 1 and a
 //! missing `spec`. An extension field enters this file together with the code that obeys it.
@@ -9,6 +9,7 @@
 
 #![allow(clippy::duplicated_attributes, reason = "every printcolumn has a type_ of its own")]
 
+mod confirmation;
 mod duration;
 mod level;
 mod schema;
@@ -24,6 +25,10 @@ use kube::{CustomResource, CustomResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use confirmation::{
+    ConfirmationRequest, Decision, GuardedConfirmation, RemediationConfirmation, RemediationConfirmationSpec,
+    RemediationConfirmationStatus, Statement, Verdict,
+};
 pub use duration::{DurationError, parse_duration};
 pub use level::{AgentSpec, DEFAULT_SHARED_SECRET, Level, LevelAgent, MEATWARE};
 pub use status::{
@@ -347,9 +352,13 @@ impl fmt::Debug for NodeParameters {
     }
 }
 
-/// Returns the definitions of both resources.
+/// Returns the definitions of all resources.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![FenceAgentsRemediation::crd(), schema::without_nullable_sample(FenceAgentsRemediationTemplate::crd())]
+    vec![
+        FenceAgentsRemediation::crd(),
+        schema::without_nullable_sample(FenceAgentsRemediationTemplate::crd()),
+        RemediationConfirmation::crd(),
+    ]
 }
 
 /// Returns the file name and the YAML text of each definition, as they are checked in under `crds/`.

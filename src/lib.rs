@@ -9,6 +9,7 @@
 //! - [`isolate`]: ways to be sure that a node can't write; the trait and its laws.
 //! - [`machine`]: which node a remediation is about, where only its Machine knows.
 //! - [`resolve`]: spec and Secrets → which device is told what, with which credentials.
+//! - [`confirm`]: what a person's word is worth, where no device can tell.
 //! - [`devices`]: what this process remembers of devices; one session per BMC.
 //! - [`observe`]: reads the world of one remediation → [`decide::Case`].
 //! - [`act`]: carries out one decision; with [`marks`] (what we write on a Node), [`release`] (what a proof permits),
@@ -30,6 +31,7 @@ pub mod api;
 pub mod breaker;
 pub mod clock;
 pub mod cluster;
+pub mod confirm;
 pub mod controller;
 pub mod decide;
 pub mod devices;

@@ -14,6 +14,8 @@ mod stage;
 
 #[path = "controller/bad_input.rs"]
 mod bad_input;
+#[path = "controller/confirmation.rs"]
+mod confirmation;
 #[path = "controller/contract.rs"]
 mod contract;
 #[path = "controller/crash.rs"]

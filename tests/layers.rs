@@ -33,6 +33,8 @@ const LAYERS: &[Layer] = &[
         may: &["api", "cluster", "decide::Millis", "decide::Phase", "decide::Time", "status"],
         not: DEVICES,
     },
+    // Judges what people say; of the world it knows what it is told.
+    Layer { module: "confirm", may: &["api", "clock", "cluster", "decide::Millis", "decide::Time"], not: DEVICES },
     Layer { module: "resolve", may: &["api", "clock", "cluster"], not: &["reqwest", "std::process"] },
     Layer { module: "machine", may: &["api", "cluster", "resolve::is_object_name"], not: DEVICES },
     // Takes a proof, and can't look for itself.

@@ -13,6 +13,9 @@ pub(super) const AGENT: &str = r"^fence_[0-9A-Za-z._-]+$";
 /// A SHA-256 as openssl writes it: hexadecimal, with or without colons, or base64.
 pub(super) const PIN: &str = r"^(([0-9A-Fa-f]{2}:?){32}|[0-9A-Za-z+/]{43}=)$";
 
+/// Half a SHA-256's hexadecimal digits: 64 bits tell requests apart, and can be read out over a telephone.
+pub(super) const REQUEST_ID: &str = r"^[0-9a-f]{16}$";
+
 /// More parameters than any agent has: 44 at most in Debian's, older names included. Without bounds no rule would be allowed.
 const PARAMETERS: u32 = 80;
 
@@ -112,12 +115,35 @@ pub(super) fn one_trust() -> serde_json::Value {
     }])
 }
 
+/// A person's word is given once: what was judged, or is about to be, must not become another.
+pub(super) fn confirmation() -> serde_json::Value {
+    serde_json::json!([
+        {"rule": "self == oldSelf", "message": "a confirmation is never changed: create another one"},
+        {"rule": "self.decision == 'Deny' || has(self.statement)", "message": "to approve, say why the node can't write: statement"}
+    ])
+}
+
+/// A verdict is given once, too.
+pub(super) fn verdict() -> serde_json::Value {
+    serde_json::json!([{"rule": "!has(oldSelf.verdict) || self == oldSelf", "message": "a verdict is never changed"}])
+}
+
 /// FAR's words.
 const ACTION: &str = "FAR doesn't support any other action than `reboot` or `off`";
 
 /// An optional string that is not nullable: the API server then prunes an explicit null, as it does for FAR's.
 pub(super) fn string(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string"})
+}
+
+/// The same, for an identifier.
+pub(super) fn short_string(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "maxLength": 128})
+}
+
+/// The same, for a few sentences.
+pub(super) fn comment(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "maxLength": 1024})
 }
 
 /// An optional Go duration, not nullable either.
