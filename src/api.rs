@@ -1,5 +1,6 @@
 //! The custom resources: `FenceAgentsRemediation` and its template, as medik8s fence-agents-remediation (FAR) has
-//! them, plus the fields that make fencing provable; and `RemediationConfirmation`, a person's word. Data only: nothing here reads a cluster or decides anything.
+//! them, plus the fields that make fencing provable; and `RemediationConfirmation`, a person's word. Data only: nothing
+//! here reads a cluster or decides anything.
 //!
 //! Invariant: every object that FAR accepts is accepted, with the same defaults, except a `retrycount` below 1 and a
 //! missing `spec`. An extension field enters this file together with the code that obeys it.

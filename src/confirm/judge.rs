@@ -333,10 +333,8 @@ fn refusal(
         Some(Refusal::NoStatement)
     } else if let Some(life) = life(request, facts).filter(|_| approves) {
         Some(Refusal::NodeAlive(life))
-    } else if let Some(device) = facts.says_on.filter(|_| approves) {
-        Some(Refusal::MachineOn { device: device.to_owned() })
     } else {
-        None
+        facts.says_on.filter(|_| approves).map(|device| Refusal::MachineOn { device: device.to_owned() })
     }
 }
 
