@@ -10,6 +10,7 @@
 
 mod check;
 pub mod detect;
+mod levels;
 mod plan;
 mod report;
 mod sample;
@@ -30,6 +31,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::check::{Job, Nodes, Outcome, check};
 use self::detect::{Beats, LEASES, Marker};
+use self::levels::{Place, places, together};
 use self::plan::{Pair, Times};
 use self::report::report;
 use self::world::{World, annotate, busy, names, watched};
@@ -123,7 +125,8 @@ struct Preflight {
 /// A template, and what is known of its nodes.
 struct Known {
     template: Arc<Template>,
-    pairs: BTreeMap<String, Pair>,
+    /// By node, and by device of the node.
+    pairs: BTreeMap<(String, Place), Pair>,
     /// When its status is to be written.
     write: Option<Instant>,
 }
@@ -133,6 +136,7 @@ struct Done {
     template: String,
     generation: Option<i64>,
     node: String,
+    place: Place,
     outcome: Outcome,
 }
 
@@ -212,7 +216,7 @@ impl Preflight {
         }
         let now = Instant::now();
         for (uid, known) in &mut self.templates {
-            for (node, pair) in known.pairs.iter_mut().filter(|(_, pair)| pair.is_due(now)) {
+            for ((node, place), pair) in known.pairs.iter_mut().filter(|(_, pair)| pair.is_due(now)) {
                 if self.busy.contains(node) {
                     pair.put_off(now);
                     continue;
@@ -221,25 +225,26 @@ impl Preflight {
                 let job = Job {
                     template: known.template.clone(),
                     node: node.clone(),
+                    place: *place,
                     nodes: self.nodes.clone(),
                     known: pair.known(now),
-                    soon: self.beats.is_stale(node),
+                    soon: place.is_first() && self.beats.is_stale(node),
                 };
                 let (context, uid, generation) =
                     (self.context.clone(), uid.clone(), known.template.metadata.generation);
                 self.checks.spawn(async move {
                     let outcome = check(&context, &job).await;
-                    Done { template: uid, generation, node: job.node, outcome }
+                    Done { template: uid, generation, node: job.node, place: job.place, outcome }
                 });
             }
         }
     }
 
     async fn done(&mut self, done: Done) {
-        let Done { template, generation, node, outcome } = done;
+        let Done { template, generation, node, place, outcome } = done;
         let now = Instant::now();
         let Some(known) = self.templates.get_mut(&template) else { return };
-        let Some(pair) = known.pairs.get_mut(&node) else { return };
+        let Some(pair) = known.pairs.get_mut(&(node.clone(), place)) else { return };
         if known.template.metadata.generation != generation {
             pair.in_flight = false; // of a spec that is no longer
             return pair.hurry();
@@ -249,7 +254,7 @@ impl Preflight {
         let gave_way = matches!(outcome, Outcome::GaveWay);
         // Only what was read just now says whether the machine has power.
         let (off, on) = match &outcome {
-            Outcome::Checked(checked, _) if checked.asked.is_some() => (checked.off, checked.on),
+            Outcome::Checked(checked, _) if place.is_first() && checked.asked.is_some() => (checked.off, checked.on),
             Outcome::Checked(..) | Outcome::Unchanged | Outcome::GaveWay => (false, false),
         };
         if pair.done(outcome, &self.times, now) {
@@ -285,7 +290,9 @@ impl Preflight {
         tracing::debug!(?stale, "Leases were not renewed");
         self.ask_busy().await;
         for known in self.templates.values_mut() {
-            for (_, pair) in known.pairs.iter_mut().filter(|(node, _)| stale.contains(node)) {
+            for (_, pair) in
+                known.pairs.iter_mut().filter(|((node, place), _)| place.is_first() && stale.contains(node))
+            {
                 pair.hurry();
             }
         }
@@ -389,11 +396,13 @@ impl Known {
     fn new(template: Template, before: Option<Self>, nodes: &Nodes, settings: Settings) -> Self {
         let same = before.as_ref().is_some_and(|b| b.template.metadata.generation == template.metadata.generation);
         let mut old = before.map(|before| before.pairs).unwrap_or_default();
-        let mut pairs: BTreeMap<_, _> = names(&template, nodes)
-            .into_iter()
-            .map(|name| {
-                let pair = old.remove(&name).unwrap_or_default();
-                (name, pair)
+        let places = places(&template.spec.template.spec);
+        let keys =
+            names(&template, nodes).into_iter().flat_map(|name| places.iter().map(move |at| (name.clone(), *at)));
+        let mut pairs: BTreeMap<_, _> = keys
+            .map(|key| {
+                let pair = old.remove(&key).unwrap_or_default();
+                (key, pair)
             })
             .collect();
         if !same {
@@ -405,7 +414,13 @@ impl Known {
     }
 
     async fn write(&mut self, context: &Context) -> Result<(), cluster::Error> {
-        let known = self.pairs.iter().map(|(name, pair)| (name, pair.checked.as_ref())).collect();
+        let pairs: Vec<_> = self.pairs.iter().collect();
+        let nodes = pairs.chunk_by(|((one, _), _), ((other, _), _)| one == other);
+        let known = nodes.filter_map(|node| {
+            let devices = node.iter().map(|((_, place), pair)| (*place, pair.checked.as_ref()));
+            Some((&node.first()?.0.0, together(devices)))
+        });
+        let known = known.collect();
         let Some((status, sayings)) = report(&self.template, &known, context.clock.timestamp()) else { return Ok(()) };
         let mut template = Template::clone(&self.template);
         template.status = Some(status);

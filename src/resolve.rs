@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use agents::metadata::{Catalogue, Metadata, Role};
 use agents::{Access, SystemUuid};
-use futures::future::{join, join_all};
+use futures::future::join_all;
 use kube::{Client, ResourceExt};
 use tokio::time::Instant;
 
@@ -125,27 +125,33 @@ pub async fn resolve(
     scripts: &impl Catalogue,
     by: Instant,
 ) -> Result<Resolved, Error> {
-    if node.is_empty() {
-        return Err(Error::NoNodeName);
-    }
-    // Before any Secret is read: an agent that is not there has no use for one.
-    let later = far.spec.levels.iter().map(|level| join_all(level.agents().map(|agent| asked(agent, scripts))));
-    let (own, later) = join(asked(far.spec.own_agent(), scripts), join_all(later)).await;
-    let there = std::iter::once(&own).chain(later.iter().flatten()).filter(|asked| asked.reads_secrets());
-    let names = there.flat_map(|asked| secrets::names(&asked.agent, node)).flatten().collect();
-    let secrets = Store::read(client, far.namespace().unwrap_or_default(), names, by).await?;
-    let expected = match far.spec.identity_policy() {
-        IdentityPolicy::Enforce => system_uuid.and_then(SystemUuid::parse).map(|uuid| uuid.to_string()),
-        IdentityPolicy::Ignore => None,
-    };
-    let site = Site { node, expected, secrets: &secrets, allow_unsafe: scripts.allows_unsafe() };
-    let first = site.own(&own).map(|device| vec![device]);
-    let mut levels: Vec<_> = std::iter::once(first).chain(later.iter().map(|level| site.level(level))).collect();
+    let levels = (1..=far.spec.levels.len() + 1).map(|level| far.spec.agents_at(level));
+    let (levels, site) = Site::read(client, far, node, system_uuid, scripts, by, levels).await?;
+    let mut levels: Vec<_> = (1..).zip(&levels).map(|(level, agents)| site.level(level, agents)).collect();
     if levels.iter().all(Result::is_err) {
         levels.swap_remove(0)?;
     }
-    let action = site.action(&own.agent)?;
-    Ok(Resolved { levels, action, inputs: secrets.inputs(far.metadata.generation) })
+    let action = site.action(&far.spec.own_agent())?;
+    Ok(Resolved { levels, action, inputs: site.secrets.inputs(far.metadata.generation) })
+}
+
+/// Resolves one level, counted from 1, and reads nothing of the others. Returns its devices, and what they were resolved from.
+///
+/// # Errors
+/// The level's, and the API server's, as [`resolve`] has them.
+pub async fn resolve_level(
+    client: Client,
+    far: &FenceAgentsRemediation,
+    level: usize,
+    node: &str,
+    system_uuid: Option<&str>,
+    scripts: &impl Catalogue,
+    by: Instant,
+) -> Result<(Vec<Device>, String), Error> {
+    let agents = std::iter::once(far.spec.agents_at(level));
+    let (agents, site) = Site::read(client, far, node, system_uuid, scripts, by, agents).await?;
+    let devices = site.level(level, agents.first().map_or(&[], Vec::as_slice))?;
+    Ok((devices, site.secrets.inputs(far.metadata.generation)))
 }
 
 /// An agent, and what serves it.
@@ -172,21 +178,39 @@ struct Site<'a> {
     node: &'a str,
     /// The machine's system UUID.
     expected: Option<String>,
-    secrets: &'a Store,
+    secrets: Store,
     allow_unsafe: bool,
 }
 
-impl Site<'_> {
-    /// Resolves the spec's own agent.
-    fn own(&self, asked: &Asked<'_>) -> Result<Device, Error> {
-        let served = asked.served.as_ref().map_err(Error::clone)?;
-        let mut parameters = self.parameters(&asked.agent)?;
-        parameters::take_action(&mut parameters)?;
-        self.device(&asked.agent, served, &parameters)
+impl<'a> Site<'a> {
+    /// Asks the scripts of all agents what they are, and reads their Secrets.
+    async fn read<'b>(
+        client: Client,
+        far: &FenceAgentsRemediation,
+        node: &'a str,
+        system_uuid: Option<&str>,
+        scripts: &impl Catalogue,
+        by: Instant,
+        levels: impl Iterator<Item = Vec<AgentSpec<'b>>>,
+    ) -> Result<(Vec<Vec<Asked<'b>>>, Self), Error> {
+        if node.is_empty() {
+            return Err(Error::NoNodeName);
+        }
+        // Before any Secret is read: an agent that is not there has no use for one.
+        let levels = levels.map(|agents| join_all(agents.into_iter().map(|agent| asked(agent, scripts))));
+        let levels = join_all(levels).await;
+        let there = levels.iter().flatten().filter(|asked| asked.reads_secrets());
+        let names = there.flat_map(|asked| secrets::names(&asked.agent, node)).flatten().collect();
+        let secrets = Store::read(client, far.namespace().unwrap_or_default(), names, by).await?;
+        let expected = match far.spec.identity_policy() {
+            IdentityPolicy::Enforce => system_uuid.and_then(SystemUuid::parse).map(|uuid| uuid.to_string()),
+            IdentityPolicy::Ignore => None,
+        };
+        Ok((levels, Self { node, expected, secrets, allow_unsafe: scripts.allows_unsafe() }))
     }
 
-    /// Resolves a later level. What it is made of is told by its devices together.
-    fn level(&self, agents: &[Asked<'_>]) -> Result<Vec<Device>, Error> {
+    /// Resolves a level. What is wrong with one of its devices is wrong with all of it.
+    fn level(&self, level: usize, agents: &[Asked<'_>]) -> Result<Vec<Device>, Error> {
         if agents.is_empty() {
             // Of no device at all, "each is off" would be true.
             return Err(Error::Missing { parameters: vec!["agents".to_owned()] });
@@ -197,8 +221,11 @@ impl Site<'_> {
         let mut devices: Vec<Device> = Vec::with_capacity(agents.len());
         for asked in agents {
             let served = asked.served.as_ref().map_err(Error::clone)?;
-            let parameters = self.parameters(&asked.agent)?;
-            parameters::no_action(&parameters)?;
+            let mut parameters = self.parameters(&asked.agent)?;
+            match level {
+                1 => drop(parameters::take_action(&mut parameters)?),
+                _ => parameters::no_action(&parameters)?,
+            }
             let device = self.device(&asked.agent, served, &parameters)?;
             // The other feed would stay on, and nobody would look at it.
             if devices.iter().any(|other| other.order == device.order) {
@@ -220,7 +247,7 @@ impl Site<'_> {
     fn parameters(&self, agent: &AgentSpec<'_>) -> Result<Parameters, Error> {
         match agent.is_person() {
             true => parameters::action_only(agent, self.node),
-            false => parameters::parameters(agent, &Secrets::of(self.secrets, agent, self.node)?, self.node),
+            false => parameters::parameters(agent, &Secrets::of(&self.secrets, agent, self.node)?, self.node),
         }
     }
 
@@ -233,7 +260,7 @@ impl Site<'_> {
         };
         let (order, access) = match served {
             Served::Redfish => {
-                let ca = Secrets::of(self.secrets, of, self.node)?.ca;
+                let ca = Secrets::of(&self.secrets, of, self.node)?.ca;
                 let device = redfish::device(parameters, of.tls, ca.as_ref())?;
                 let access = Access::Redfish { credentials: device.credentials, tls: device.tls };
                 let (address, plug) = (device.base.to_string(), device.systems_uri);

@@ -135,6 +135,14 @@ impl FenceAgentsRemediationSpec {
         }
     }
 
+    /// Returns the agents of a level, counted from 1: the first is the spec's own. None if there is no such level.
+    pub fn agents_at(&self, level: usize) -> Vec<AgentSpec<'_>> {
+        match level {
+            1 => vec![self.own_agent()],
+            level => self.level(level).into_iter().flat_map(Level::agents).collect(),
+        }
+    }
+
     /// Returns the number of attempts at a level, counted from 1: at least 1, whatever is stored. Where the level names none,
     /// or is not there any more, the spec's.
     pub fn attempts_at(&self, level: usize) -> i32 {

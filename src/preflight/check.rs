@@ -11,6 +11,7 @@ use kube::api::ObjectMeta;
 use tokio::time::{Instant, timeout_at};
 
 use super::Context;
+use super::levels::Place;
 use crate::api::{Driver, FenceAgentsRemediation, FenceAgentsRemediationTemplate, IdentityPolicy, Order};
 use crate::devices::{self, Asking, Boot};
 use crate::isolate::{self, Sight};
@@ -46,6 +47,8 @@ pub(super) type Nodes = BTreeMap<String, Facts>;
 pub(super) struct Job {
     pub template: Arc<FenceAgentsRemediationTemplate>,
     pub node: String,
+    /// Which of its devices.
+    pub place: Place,
     pub nodes: Arc<Nodes>,
     /// With these inputs the device need not be asked again yet.
     pub known: Option<String>,
@@ -92,6 +95,11 @@ impl Checked {
         Self { ready: false, reason, message, may_pass, driver, power, system_uuid, asked, off: false, on: false }
     }
 
+    /// A person can't be tried.
+    fn person() -> Self {
+        Self { ready: true, message: None, driver: Some(Driver::Person), ..Self::failed(READY, String::new(), false) }
+    }
+
     fn of(error: &agents::Error) -> Self {
         Self::failed(error.label(), error.to_string(), error.may_pass())
     }
@@ -104,7 +112,7 @@ enum Heard {
     Now(Result<Ready, agents::Error>, Timestamp, Duration),
 }
 
-/// Checks one node through one template.
+/// Checks one device of one node of one template.
 pub(super) async fn check(context: &Context, job: &Job) -> Outcome {
     let Some(facts) = job.nodes.get(&job.node) else {
         let message = "the cluster has no node of this name".to_owned();
@@ -118,27 +126,21 @@ pub(super) async fn check(context: &Context, job: &Job) -> Outcome {
     let resolved = {
         let _place = context.place(job).await;
         let by = Instant::now() + RESOLVE;
-        resolve::resolve(client, &far, &job.node, expected, &*context.scripts, by).await
+        let (level, node) = (job.place.level, &job.node);
+        resolve::resolve_level(client, &far, level, node, expected, &*context.scripts, by).await
     };
-    let resolved = match resolved {
-        Ok(resolved) => resolved,
+    let (devices, inputs) = match resolved {
+        Ok((devices, inputs)) => (devices, inputs),
         Err(error) => {
             return Outcome::Checked(Checked::failed(error.label(), error.story(), error.may_pass()), None);
         }
     };
-    if job.known.as_ref() == Some(&resolved.inputs) {
+    if job.known.as_ref() == Some(&inputs) {
         return Outcome::Unchanged;
     }
-    let inputs = &resolved.inputs;
-    let (order, access) = match resolved.levels[0].as_ref().map(|devices| devices.first()) {
-        Ok(Some(Device { order, access: Some(access) })) => (order, access),
-        Ok(_) => {
-            let checked = Checked { ready: true, ..Checked::failed(READY, String::new(), false) };
-            return Outcome::Checked(Checked { driver: Some(Driver::Person), message: None, ..checked }, None);
-        }
-        Err(error) => {
-            return Outcome::Checked(Checked::failed(error.label(), error.story(), error.may_pass()), None);
-        }
+    let inputs = &inputs;
+    let Some(Device { order, access: Some(access) }) = devices.get(job.place.at) else {
+        return Outcome::Checked(Checked::person(), Some(inputs.clone()));
     };
     // Built anew each time: what it keeps open to its BMC ends with the check.
     let isolator = match isolate::build(devices::device(order, access), &context.scripts) {
@@ -154,7 +156,8 @@ pub(super) async fn check(context: &Context, job: &Job) -> Outcome {
         Driver::Native | Driver::Person => (LOOK, context.place(job).await),
         Driver::Script => (LOOK_SCRIPT, context.interpreters.acquire().await.ok()),
     };
-    let asker = format!("{}/{}", job.template.uid().unwrap_or_default(), job.node);
+    // Inputs are a level's: by those of another, an account that was refused would look changed each time.
+    let asker = format!("{}/{}/{}", job.template.uid().unwrap_or_default(), job.node, job.place.level);
     let asking = Asking { order, account: context.devices.account(access), asker: &asker, inputs };
     let boot = Boot { node: &facts.uid, id: &facts.boot_id };
     let (devices, clock) = (&context.devices, &context.clock);

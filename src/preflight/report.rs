@@ -28,7 +28,7 @@ const TIMES: Duration = Duration::from_mins(5);
 pub(super) type Saying = (Kind, String, String);
 
 /// What is known of a template's nodes, in the order of names; `None`: not asked yet.
-pub(super) type Known<'a> = BTreeMap<&'a String, Option<&'a Checked>>;
+pub(super) type Known<'a> = BTreeMap<&'a String, Option<Checked>>;
 
 /// What there is to write, if there is anything, and what to tell.
 pub(super) fn report(
@@ -47,7 +47,7 @@ pub(super) fn report(
     let mut conditions = vec![readiness(known)];
 
     let sample = Sample::of(template.spec.status_validation_sample.as_ref(), known.len());
-    let validation = sample.judge(known.iter().map(|(name, checked)| (*name, *checked)));
+    let validation = sample.judge(known.iter().map(|(name, checked)| (*name, checked.as_ref())));
     (status.validation_failed, status.validation_passed) = (BTreeMap::new(), BTreeMap::new());
     if let Some(found) = validation {
         (status.validation_failed, status.validation_passed) = (found.failed, found.passed);
@@ -73,7 +73,7 @@ pub(super) fn report(
 fn nodes(template: &FenceAgentsRemediationTemplate, known: &Known<'_>) -> Vec<TemplateNode> {
     let (mut failed, ready): (Vec<_>, Vec<_>) = known
         .iter()
-        .filter_map(|(name, checked)| Some(node(template, name, (*checked)?)))
+        .filter_map(|(name, checked)| Some(node(template, name, checked.as_ref()?)))
         .partition(|node| !node.ready);
     failed.extend(ready);
     failed.truncate(MAX_NODES);
@@ -102,8 +102,10 @@ fn node(template: &FenceAgentsRemediationTemplate, name: &str, checked: &Checked
 
 fn readiness(known: &Known<'_>) -> (&'static str, &'static str, &'static str, String) {
     let total = known.len();
-    let failed: Vec<_> =
-        known.iter().filter_map(|(name, checked)| Some((name, (*checked).filter(|checked| !checked.ready)?))).collect();
+    let failed: Vec<_> = known
+        .iter()
+        .filter_map(|(name, checked)| Some((name, checked.as_ref().filter(|checked| !checked.ready)?)))
+        .collect();
     let open = known.values().filter(|checked| checked.is_none()).count();
     let (status, reason, message) = match (total, failed.len(), open) {
         (0, _, _) => ("Unknown", "NoNodes", "there is no node that this template is for".to_owned()),
@@ -217,7 +219,7 @@ mod tests {
         second: i64,
     ) -> Option<Vec<Saying>> {
         let names: Vec<_> = (1..=all.len()).map(|number| format!("n-{number:02}")).collect();
-        let known = names.iter().zip(all.iter().map(Option::as_ref)).collect();
+        let known = names.iter().zip(all.iter().cloned()).collect();
         let (status, sayings) = report(template, &known, at(second))?;
         template.status = Some(status);
         Some(sayings)

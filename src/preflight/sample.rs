@@ -6,6 +6,7 @@ use agents::PowerState;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::check::Checked;
+use crate::api::Driver;
 
 /// FAR's condition.
 pub(super) const VALIDATION: &str = "FenceAgentStatusValidationSucceeded";
@@ -92,6 +93,8 @@ impl Sample {
 fn fault(checked: &Checked) -> Option<String> {
     let said = checked.message.as_deref().unwrap_or(checked.reason);
     match (&checked.power, checked.ready) {
+        // A person can't be asked how the machine is, and is needed for nothing else.
+        (None, true) if checked.driver == Some(Driver::Person) => None,
         (Some(PowerState::On), true) => None,
         (Some(PowerState::Off), true) => {
             Some("fence agent command completed but status is not ON (it says Off)".to_owned())

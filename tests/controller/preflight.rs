@@ -41,11 +41,17 @@ fn preflight_finds_what_would_keep_a_node_from_being_fenced() {
         let operator = Operator::start(settings)?;
         let (faults, fifty, cut) =
             (cluster.stage("faults").await?, cluster.stage("fifty").await?, cluster.stage("cut").await?);
-        let found = tokio::join!(faults_are_found(&faults), one_missing_secret_spares_49(&fifty));
+        let levels = cluster.stage("levels").await?;
+        let found = tokio::join!(
+            faults_are_found(&faults),
+            one_missing_secret_spares_49(&fifty),
+            later_levels_are_asked(&levels)
+        );
         found.0.with_context(|| operator.tail())?;
         found.1.with_context(|| operator.tail())?;
+        found.2.with_context(|| operator.tail())?;
         a_power_cut_is_answered(&cut).await.with_context(|| operator.tail())?;
-        for stage in [&faults, &fifty, &cut] {
+        for stage in [&faults, &fifty, &cut, &levels] {
             let password = stage.face.password().expose_secret();
             ensure!(operator.lines().iter().all(|line| !line.text.contains(password)), "a password in the log");
         }
@@ -191,6 +197,42 @@ async fn one_missing_secret_spares_49(stage: &Stage) -> Result<()> {
     let commanded: Vec<_> = machines.iter().filter(|m| !face.commands(m).is_empty()).map(|m| m.name()).collect();
     ensure!(commanded == [stage.victim().name()], "{commanded:?}");
     stage.judged().await
+}
+
+/// A wrong password at level 2 is found, and tried once; level 1 is asked on as before, and the node is ready when all are.
+async fn later_levels_are_asked(stage: &Stage) -> Result<()> {
+    let machines = stage.rack.machines();
+    let second = Face::start(machines).await?;
+    stage.secret("second-ca", &[("ca.crt", second.ca_pem())]).await?;
+    stage.secret("second", &[("--username", second.username()), ("--password", "no-such-password")]).await?;
+    let uris: Value = machines.iter().map(|m| (m.name().to_owned(), json!(second.systems_uri(m)))).collect();
+    let bmc = json!({
+        "agent": "fence_redfish", "nodeparameters": {"--systems-uri": uris},
+        "sharedparameters": {"--ip": "127.0.0.1", "--ipport": second.port().to_string()},
+        "sharedSecretName": format!("{}-second", stage.name), "tls": {"caSecretName": format!("{}-second-ca", stage.name)},
+    });
+    let levels = json!({"levels": [{"agents": [bmc]}, {"agents": [{"agent": "fence_meatware"}]}]});
+    let template = Checks::create(stage, "levels", json!("100%"), &[levels]).await?;
+    for (node, machine) in template.all("BMCAuthFailed").await?.iter().zip(machines) {
+        ensure!(node.message.as_deref().is_some_and(|said| said.starts_with("level 2: ")), "{node:?}");
+        ensure!(
+            !node.ready && node.system_uuid == Some(machine.uuid().to_string()),
+            "the facts are level 1's: {node:?}"
+        );
+    }
+    let looks = stage.face.count(&machines[0], What::System);
+    stage.face.wait_for(&machines[0], What::System, looks + 3, FOUND * 2).await?;
+    ensure!(second.requests().len() == 1, "a wrong password was tried again: {:?}", second.requests());
+
+    let right = [("--username", second.username()), ("--password", second.password().expose_secret())];
+    stage.secret("second", &right).await?;
+    template.all("Ready").await?;
+    template.conditioned("FenceAgentStatusValidationSucceeded", "True", "ValidationSucceeded").await?;
+    for face in [&stage.face, &second] {
+        ensure!(machines.iter().all(|machine| face.commands(machine).is_empty()), "a power command was sent");
+        ensure!(face.most_at_once() <= 1, "{} sessions at once", face.most_at_once());
+    }
+    stage.kept().await
 }
 
 /// Power is cut; NHC's part is played with `duration: 1s`. Neither a hung node nor one whose BMC says Off falsely, while it
