@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use futures::future::{join, try_join_all};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
 use kube::api::{Patch, PatchParams, PostParams};
@@ -291,7 +292,7 @@ impl Actor<'_> {
                 done
             }
             Effect::Detach(proof) => release.detach(node, proof).await,
-            Effect::Retract => self.patch(node, marks::retract(node)).await.map_err(Into::into),
+            Effect::Retract => self.retract(scene, node, &uid, entry).await.map_err(Into::into),
             Effect::Seal => self.seal(scene, node, &uid, entry).await.map_err(Into::into),
             Effect::HandOver => match &scene.heir {
                 Some(heir) => self.patch(node, marks::hand_over(node, heir)).await.map_err(Into::into),
@@ -362,15 +363,29 @@ impl Actor<'_> {
         Ok(())
     }
 
+    /// Takes the barrier down. With it, whatever is still on its way to a pod of the set: one that tolerates the barrier may run by
+    /// the time it arrives (S2). Where that fails the barrier comes down all the same, and a seal follows with the next phase.
+    async fn retract(&self, scene: &Scene, node: &Node, uid: &str, entry: i64) -> Result<(), cluster::Error> {
+        let (retracted, sealed) = join(self.patch(node, marks::retract(node)), self.seal_pods(scene, uid, entry)).await;
+        if let Err(error) = sealed {
+            tracing::warn!("the pods of a node that lives could not be sealed: {}", error.story());
+        }
+        retracted
+    }
+
     /// A real write to each pod left of the set, then to the Node, so that whatever was decided before fails (S2).
     async fn seal(&self, scene: &Scene, node: &Node, uid: &str, entry: i64) -> Result<(), cluster::Error> {
+        self.seal_pods(scene, uid, entry).await?;
+        self.patch(node, marks::seal(node, uid, entry)).await
+    }
+
+    async fn seal_pods(&self, scene: &Scene, uid: &str, entry: i64) -> Result<(), cluster::Error> {
         let seal = format!("{uid}/{entry}");
         let op = scene.far.status.as_ref().and_then(|status| status.operation.as_ref());
         let since = op.and_then(|op| op.phase_since.as_ref()).map_or(0, |since| millis(since.0));
         let arrived = since.saturating_add(scene.case.policy.patience);
         let pods: Vec<_> = scene.pods.iter().map(|pod| self.seal_pod(pod, &seal, arrived)).collect();
-        futures::future::try_join_all(pods).await?;
-        self.patch(node, marks::seal(node, uid, entry)).await
+        try_join_all(pods).await.map(drop)
     }
 
     /// The UID keeps a replacement of the same name out of it. A pod that may not be written at all is left to time: when

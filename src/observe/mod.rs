@@ -52,6 +52,11 @@ const GAP_MIN: Millis = 250;
 const RELEASE_MIN: Millis = 5_000;
 /// How often to begin anew when the remediation changes under our eyes, before leaving it to the next event.
 const TRIES: usize = 3;
+/// What was read longer ago than this is not decided on: this process, or the API server, has stood still meanwhile. A look
+/// that is answered is followed by three readings, and each call ends after 5 s.
+const STALE: Duration = Duration::from_secs(10);
+/// The same of what is read before the look: that may take 15 s itself.
+const STALE_WORLD: Duration = Duration::from_secs(30);
 
 /// Why the world could not be read. Nothing has been decided.
 #[derive(Debug, thiserror::Error)]
@@ -84,8 +89,11 @@ pub enum Seen {
 pub struct Scene {
     /// The remediation, as it stands.
     pub far: FenceAgentsRemediation,
-    /// When it was last asked for: it stood so then, or later. What can't be conditional on it is aged by this (S2).
+    /// When its Node and the remediation were last asked for: they stood so then, or later. What can't be conditional on them is
+    /// aged by this (S2).
     pub asked: Instant,
+    /// When reading began.
+    began: Instant,
     /// Its Node as read before the isolator was; none if it is gone or another.
     pub node: Option<Node>,
     /// What the decision is made on.
@@ -134,6 +142,15 @@ pub struct Observer {
     pub holds: Arc<Holds>,
 }
 
+impl Scene {
+    /// Tells whether it is too old to be decided on: whatever waits for time to pass would take it for what is now.
+    fn is_stale(&self, now: Instant) -> bool {
+        let age = |since| now.saturating_duration_since(since);
+        let looked = self.sight.as_ref().map_or(now, |sight| sight.read_at);
+        age(self.asked) > STALE || age(looked) > STALE || age(self.began) > STALE_WORLD
+    }
+}
+
 impl Observer {
     /// Makes one for whoever only watches another operator: it shares with nobody what it remembers.
     pub fn watching(client: Client, clock: Clock, scripts: Arc<Scripts>) -> Self {
@@ -168,11 +185,10 @@ impl Observer {
             let Some(phase) = phase else { return Ok(Seen::New(Box::new(far))) };
             let version = far.resource_version();
             let scene = self.scene(far, phase).await?;
-            let asked = Instant::now();
             match read().await? {
                 None => return Ok(Seen::Nothing),
-                Some(again) if again.resource_version() == version => {
-                    return Ok(Seen::Scene(Box::new(Scene { asked, ..scene })));
+                Some(again) if again.resource_version() == version && !scene.is_stale(Instant::now()) => {
+                    return Ok(Seen::Scene(Box::new(scene)));
                 }
                 Some(moved) => far = moved,
             }
@@ -181,6 +197,7 @@ impl Observer {
     }
 
     async fn scene(&self, far: FenceAgentsRemediation, phase: Phase) -> Result<Scene, Error> {
+        let began = Instant::now();
         let uid = far.uid().unwrap_or_default();
         let status = far.status.as_ref();
         let op = status.and_then(|s| s.operation.clone()).unwrap_or_default();
@@ -252,7 +269,9 @@ impl Observer {
         };
         // S1, P3: also where the device is left alone, the node itself may show life.
         let listens = claim != Claim::Others;
-        let (reading, series, life) = self.remember(&uid, &pinned_node.name, listens, sight.as_ref()).await?;
+        let expected = pinned_node.uid.as_deref().filter(|_| !gone);
+        let asked = Instant::now();
+        let (reading, series, life) = self.remember(&uid, &pinned_node.name, listens, sight.as_ref(), expected).await?;
 
         let case = Case {
             policy: Policy { restore, ..policy },
@@ -275,10 +294,10 @@ impl Observer {
             volumes: left.volumes,
         };
         let Left { pods, blocking, .. } = left;
-        let asked = Instant::now();
         Ok(Scene {
             far,
             asked,
+            began,
             node,
             case,
             resolved,

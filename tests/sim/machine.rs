@@ -33,6 +33,8 @@ pub struct Machine {
     pub excused: Option<&'static str>,
     /// When somebody switched it on at an awkward moment.
     pub pressed: Option<u64>,
+    /// Somebody switched it on, so that whatever off of ours there was is undone.
+    pub undone: bool,
     pub bmc: Bmc,
 }
 
@@ -69,6 +71,7 @@ impl Machine {
             beats_at: 0,
             excused: None,
             pressed: None,
+            undone: false,
             bmc: Bmc {
                 manner: Manner::Honest,
                 says,
@@ -99,7 +102,7 @@ impl Machine {
         }
         self.power = false;
         self.processes.clear();
-        (self.excused, self.pressed) = (None, None);
+        (self.excused, self.pressed, self.undone) = (None, None, false);
         self.bmc.lied = false;
     }
 
@@ -141,8 +144,9 @@ impl Machine {
     /// Why a release of this machine's workloads would be nobody's fault although it runs (Known limits 1 to 3).
     pub fn excuse(&self) -> Option<&'static str> {
         let off_to_come = self.bmc.lied || self.bmc.pending.iter().any(|(_, command)| *command == Command::Off);
-        match self.bmc.hearsay && off_to_come && (self.bmc.was_on || self.hung) {
-            true => Some("says Off falsely, and our off is late or did nothing"),
+        let hidden = off_to_come && (self.bmc.was_on || self.hung);
+        match self.bmc.hearsay && (hidden || self.undone) {
+            true => Some("says Off falsely, and our off is late, did nothing or was undone"),
             false => self.excused,
         }
     }

@@ -122,8 +122,10 @@ impl World {
         let yielded = far["status"]["operation"]["yielded"] == true;
         let alone = self.remediations().len() == 1 && !yielded;
         match text(&far["status"]["operation"]["why"]) {
-            "Busy" | "Unheard" | "Excluded" | "ForeignRemediation" | "NodeLeased" | "Budget" | "Quorum"
-            | "Unresolved" | "NewOrder" => alone,
+            "Busy" | "Unheard" | "Excluded" | "ForeignRemediation" | "NodeLeased" | "Budget" | "Unresolved"
+            | "NewOrder" => alone,
+            // A wrong address may have cost the majority for good.
+            "Quorum" => alone && self.machines.iter().skip(1).all(|machine| machine.power),
             "WrongMachine" | "Refused" => alone && self.machines[0].bmc.says == Says::Itself,
             _ => false,
         }

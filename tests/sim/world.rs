@@ -222,6 +222,7 @@ impl World {
         let boot = self.chance.within(2_000, 12_000);
         self.machines[index].start(self.now, boot);
         self.moved = true;
+        self.machines[index].undone = true;
         // Between our look and the barrier (Known limits 8).
         if !self.barred(index) && self.is_releasing() {
             self.machines[index].pressed = Some(self.now);
