@@ -3,28 +3,29 @@
 //! Everything here is cancelled by drop when the lease is lost; a dropped write or command leaves the world unknown, and
 //! `decide` copes.
 
+mod accept;
+mod record;
+
 use std::time::Duration;
 
-use futures::future::{join, try_join_all};
-use jiff::Timestamp;
+use futures::future::{join, join_all, try_join_all};
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::api::{Driver, FINALIZER, FenceAgentsRemediation, NodeIdentity, ProofRecord, RemediationStrategy};
+use crate::api::{Driver, FINALIZER, FenceAgentsRemediation};
 use crate::breaker::{self, Breaker};
-use crate::clock::{Clock, millis, timestamp};
+use crate::clock::{Clock, millis};
 use crate::cluster::{self, call};
-use crate::decide::{Effect, Millis, Phase, Power, Rest, Step, Time, Why};
+use crate::confirm::{self, Judgement};
+use crate::decide::{Effect, Millis, Phase, Power, Step, Time, Why, Word};
 use crate::devices::Devices;
 use crate::events::{Events, Kind};
-use crate::machine;
 use crate::marks;
-use crate::observe::{Memories, OFF, Scene};
+use crate::observe::{Device, Memories, Scene};
 use crate::release::{self, Release, Undeleted};
-use crate::resolve::{Action, is_object_name};
 use crate::status::{self, Standing};
 use crate::story::{self, About, Told};
 
@@ -37,9 +38,6 @@ const SCRIPT_COMMAND: Duration = Duration::from_secs(30);
 
 /// The longest that an API server works at a request that it has accepted (kube-apiserver, --request-timeout).
 const REQUEST: Millis = 60_000;
-
-/// FAR's event about a remediation that names no node.
-const NODE_NOT_FOUND: &str = "NodeNotFound";
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,25 +67,6 @@ pub struct Actor<'a> {
 }
 
 impl Actor<'_> {
-    /// Takes a remediation on: finalizer, then its first status.
-    ///
-    /// # Errors
-    /// The API server's.
-    pub async fn accept(&self, far: FenceAgentsRemediation) -> Result<Outcome, cluster::Error> {
-        let deleted = far.metadata.deletion_timestamp.is_some();
-        let adopted = far.finalizers().iter().any(|f| f == FINALIZER);
-        match (adopted, deleted) {
-            (false, true) => Ok(Outcome::Over),
-            (false, false) => {
-                let finalizers: Vec<_> = far.finalizers().iter().map(String::as_str).chain([FINALIZER]).collect();
-                self.set_finalizers(&far, &finalizers).await?;
-                self.say(&far, None, About::Remediation, Kind::Normal, "AddFinalizer", "Finalizer was added");
-                Ok(Outcome::Went)
-            }
-            (true, _) => self.first_status(far).await,
-        }
-    }
-
     /// Carries out one step.
     ///
     /// # Errors
@@ -119,70 +98,6 @@ impl Actor<'_> {
         }
     }
 
-    async fn first_status(&self, mut far: FenceAgentsRemediation) -> Result<Outcome, cluster::Error> {
-        let (name, nowhere) = match machine::node_name(self.client, &far).await? {
-            Ok(name) => (name, None),
-            Err(nowhere) => (String::new(), Some(nowhere)),
-        };
-        let node = match is_object_name(&name) {
-            false => None,
-            true => call("reading the Node", Api::<Node>::all(self.client.clone()).get_opt(&name)).await?,
-        };
-        let info = node.as_ref().and_then(|node| node.status.as_ref()).and_then(|status| status.node_info.as_ref());
-        let identity = NodeIdentity {
-            uid: node.as_ref().and_then(ResourceExt::uid),
-            system_uuid: info.map(|info| info.system_uuid.clone()),
-            boot_id_before: info.map(|info| info.boot_id.clone()),
-            name: name.clone(),
-        };
-        self.adopt(&far, node.as_ref()).await?;
-        let now = self.clock.timestamp();
-        let generation = far.metadata.generation;
-        let status = far.status.get_or_insert_default();
-        status.node = Some(identity);
-        if status::is_over(status) {
-            // Upstream's work, done before we were installed: it is left as it is, and cleaned up after when deleted.
-            status::enter(status, Phase::Done { rest: Rest::UNTOUCHED }, now);
-            status::tell(status, "finished by another operator before this one came; left as it is", vec![], now);
-            self.write_status(&far).await?;
-            return Ok(Outcome::Went);
-        }
-        // L3 at once: there is no node to decide on.
-        let (phase, message) = match &nowhere {
-            Some(nowhere) => {
-                (Phase::Halted { why: Why::NodeGone, off: None, rest: Rest::UNTOUCHED }, nowhere.to_string())
-            }
-            None => (Phase::Accepted, format!("accepted; about to look at {name}")),
-        };
-        status::enter(status, phase, now);
-        status::tell(status, &message, vec![], now);
-        let standing =
-            Standing { phase, released: false, restored: false, code: NODE_NOT_FOUND, message: &message, generation };
-        status::conditions(&mut status.conditions, standing, now);
-        self.write_status(&far).await?;
-        tracing::info!("{message}");
-        match nowhere {
-            Some(_) => self.say(&far, None, About::Remediation, Kind::Warning, NODE_NOT_FOUND, &message),
-            None => self.say(&far, None, About::Remediation, Kind::Normal, "RemediationStarted", "Remediation started"),
-        }
-        Ok(Outcome::Went)
-    }
-
-    /// An out-of-service taint that FAR put there becomes our barrier, before its word for it is overwritten: it is to come off
-    /// as ours do (S1), and not to be taken for an administrator's.
-    async fn adopt(&self, far: &FenceAgentsRemediation, node: Option<&Node>) -> Result<(), cluster::Error> {
-        let since = far.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |at| at.0);
-        let released = far.status.as_ref().is_some_and(status::is_released_by_far);
-        let fars = released && far.spec.remediation_strategy == RemediationStrategy::OutOfServiceTaint;
-        let Some((node, patch)) = node.filter(|_| fars).and_then(|node| Some((node, marks::adopt(node, since)?)))
-        else {
-            return Ok(());
-        };
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        let (name, patch) = (node.name_any(), Patch::Merge(patch));
-        call("taking FAR's taint over", nodes.patch(&name, &PatchParams::default(), &patch)).await.map(drop)
-    }
-
     /// Writes a phase by compare-and-swap, with everything that people and NHC read of it.
     async fn enter(&self, scene: &Scene, phase: Phase) -> Result<Outcome, cluster::Error> {
         let mut far = scene.far.clone();
@@ -190,27 +105,13 @@ impl Actor<'_> {
         let now = self.clock.timestamp();
         let generation = far.metadata.generation;
         let rests = rests(scene.case.phase, phase);
-        let told = story::tell(scene, phase, self.memories.answer(&uid).as_deref(), self.clock.now());
+        let (answer, moment) = (self.memories.answer(&uid), self.clock.now());
+        let told = story::tell(scene, phase, answer.as_deref(), moment);
         let status = far.status.get_or_insert_default();
         status::enter(status, phase, now);
-        if let (Some(op), Ok(resolved), false) = (status.operation.as_mut(), &scene.resolved, rests) {
-            op.inputs = Some(resolved.inputs.clone());
-            if scene.case.phase == Phase::Accepted {
-                op.order = resolved.first().map(|now| now.order.clone());
-                op.shared_uuid = scene.shared;
-            }
-            op.action = match resolved.action {
-                Action::Off => Some(OFF.to_owned()),
-                Action::Reboot => None,
-            };
-        }
-        if let Phase::Releasing { .. } = phase {
-            if let Some(op) = status.operation.as_mut() {
-                op.set = Some(scene.set.clone());
-            }
-            status.proof = Some(self.proof_record(scene));
-        }
         if !rests {
+            record::record(&mut far, scene, phase, answer.as_deref(), moment);
+            let status = far.status.get_or_insert_default();
             status::tell(status, &told.message, scene.blocking.clone(), now);
             let standing = Standing {
                 phase,
@@ -218,6 +119,8 @@ impl Actor<'_> {
                 restored: scene.case.policy.restore && was_off(scene.case.phase),
                 code: told.code,
                 message: &told.message,
+                proof: story::proof(scene),
+                asked: scene.case.word != Word::Void,
                 generation,
             };
             status::conditions(&mut status.conditions, standing, now);
@@ -232,42 +135,50 @@ impl Actor<'_> {
         Ok(Outcome::Went)
     }
 
+    /// Sends a command to all devices of the level at once; true if each accepted it.
     async fn send(&self, scene: &Scene, power: Power) -> bool {
         let uid = scene.far.uid().unwrap_or_default();
-        let pinned = scene.far.status.as_ref().and_then(|s| s.operation.as_ref()).and_then(|op| op.order.as_ref());
-        let (Some(device), Some(order)) = (&scene.device, pinned) else {
-            self.memories.answered(&uid, Some("spec and Secrets give no way to reach the device".to_owned()));
-            return false;
-        };
         self.memories.commanded(&uid);
+        let sent = scene.devices.iter().map(|device| self.command(scene, device, power));
+        let answers = join_all(sent).await;
+        let said: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).map(String::as_str).collect();
+        self.memories.answered(&uid, Some(said.join("; ")).filter(|said| !said.is_empty()));
+        !answers.is_empty() && said.is_empty()
+    }
+
+    /// Sends a command to one device.
+    async fn command(&self, scene: &Scene, device: &Device, power: Power) -> Result<(), String> {
+        let order = &device.order;
         // S2: what is left of `timeout` after the deadline is the device's own lateness.
         let longest = match order.driver {
+            // Nothing is sent: what is entered next asks the person.
+            Driver::Person => return Ok(()),
             Driver::Script => SCRIPT_COMMAND,
-            Driver::Native | Driver::Person => COMMAND,
+            Driver::Native => COMMAND,
+        };
+        let Some(isolator) = &device.isolator else {
+            return Err("spec and Secrets give no way to reach the device".to_owned());
         };
         // Counted from when the remediation was read: this process, or the API server, may have stood still since.
         let by = scene.asked + longest.min(Duration::from_millis(scene.case.policy.patience / 2));
         if by <= Instant::now() {
-            self.memories.answered(&uid, Some("not sent: what it was decided on had become too old".to_owned()));
-            return false;
+            return Err("not sent: what it was decided on had become too old".to_owned());
         }
         let command = match power {
-            Power::Off => device.isolate(by),
-            Power::On => device.restore(by),
+            Power::Off => isolator.isolate(by),
+            Power::On => isolator.restore(by),
         };
         // The device keeps its own deadline; this one holds whatever it does.
         let answer = self.devices.urgent(order, by, command).await;
         let answer = answer.unwrap_or(Err(agents::Error::Deadline { doing: "sending the command" }));
         match answer {
             Ok(()) => {
-                tracing::info!(?power, "the command was accepted");
-                self.memories.answered(&uid, None);
-                true
+                tracing::info!(?power, address = order.address, plug = order.plug, "the command was accepted");
+                Ok(())
             }
             Err(error) => {
                 tracing::warn!(?power, code = error.label(), "the command was not accepted: {error}");
-                self.memories.answered(&uid, Some(error.to_string()));
-                false
+                Err(error.to_string())
             }
         }
     }
@@ -283,6 +194,7 @@ impl Actor<'_> {
         let done = match effect {
             Effect::Claim => self.patch(node, marks::claim(node, &uid, now)).await.map_err(Into::into),
             Effect::Admit => self.admit(scene, node).await.map_err(Into::into),
+            Effect::Judge => self.judge(scene).await.map_err(Into::into),
             Effect::Bar(proof) => release.bar(node, marks::bar(node, out_of_service, now), proof).await,
             Effect::Delete(proof) => {
                 let (undeleted, done) = release.delete(&self.memories.in_order(&uid, &scene.pods), proof).await;
@@ -313,6 +225,21 @@ impl Actor<'_> {
         }
     }
 
+    /// Writes the verdicts where people have spoken, before any of them counts.
+    async fn judge(&self, scene: &Scene) -> Result<(), cluster::Error> {
+        for (judgement, word) in &scene.said.judged {
+            confirm::write_verdict(self.client, word, judgement, self.clock.now().wall).await?;
+            let kind = match judgement {
+                Judgement::Accepted | Judgement::Denied => Kind::Normal,
+                Judgement::Refused(_) => Kind::Warning,
+            };
+            let note = format!("the confirmation {} of {}: {}", word.name_any(), word.spec.by, judgement.message());
+            tracing::info!(code = judgement.reason(), "{note}");
+            self.say(&scene.far, None, About::Remediation, kind, judgement.reason(), &note);
+        }
+        Ok(())
+    }
+
     async fn admit(&self, scene: &Scene, node: &Node) -> Result<(), cluster::Error> {
         if self.breaker.admit(self.client, &scene.far, node, self.clock.now().wall).await? {
             let note = format!(
@@ -337,7 +264,7 @@ impl Actor<'_> {
                 self.write_status(&far).await?;
             }
             // It waits for something else now: one cause was put right, and the next one shows.
-            phase @ Phase::Halted { why: Why::Unresolved | Why::Busy | Why::Held(_), .. } => {
+            phase @ Phase::Halted { why: Why::Unresolved | Why::Busy | Why::Held(_) | Why::Unconfirmed, .. } => {
                 let told = story::tell(scene, phase, None, self.clock.now());
                 if status.message.as_deref() != Some(&told.message) {
                     self.tell_again(scene, phase, &told).await?;
@@ -356,7 +283,8 @@ impl Actor<'_> {
         let status = far.status.get_or_insert_default();
         status::tell(status, &told.message, scene.blocking.clone(), now);
         let (code, message) = (told.code, told.message.as_str());
-        let standing = Standing { phase, released: false, restored: false, code, message, generation };
+        let (proof, asked) = (story::proof(scene), scene.case.word != Word::Void);
+        let standing = Standing { phase, released: false, restored: false, code, message, proof, asked, generation };
         status::conditions(&mut status.conditions, standing, now);
         self.write_status(&far).await?;
         self.say(&scene.far, None, About::Remediation, Kind::Warning, told.code, &told.message);
@@ -434,26 +362,6 @@ impl Actor<'_> {
 
     fn remediations(&self, far: &FenceAgentsRemediation) -> Api<FenceAgentsRemediation> {
         Api::namespaced(self.client.clone(), &far.namespace().unwrap_or_default())
-    }
-
-    fn proof_record(&self, scene: &Scene) -> ProofRecord {
-        let now = self.clock.now();
-        let wall = |mono| {
-            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(timestamp(
-                now.wall.saturating_sub(now.mono.saturating_sub(mono)),
-            )))
-        };
-        let order = scene.far.status.as_ref().and_then(|s| s.operation.as_ref()).and_then(|op| op.order.as_ref());
-        ProofRecord {
-            kind: "PowerOff".to_owned(),
-            binding: Some(story::binding(scene).to_owned()),
-            agent: order.map(|order| order.agent.clone()),
-            driver: order.map(|order| order.driver),
-            source: scene.sight.as_ref().and_then(|sight| sight.source.clone()),
-            system_uuid: scene.sight.as_ref().and_then(|s| s.system_uuid.as_ref()).map(ToString::to_string),
-            first_seen_off: scene.series.and_then(|series| wall(series.first)),
-            last_seen_off: scene.series.and_then(|series| wall(series.last)),
-        }
     }
 
     fn say(

@@ -33,8 +33,8 @@ pub use confirmation::{
 pub use duration::{DurationError, parse_duration};
 pub use level::{AgentSpec, DEFAULT_SHARED_SECRET, Level, LevelAgent, MEATWARE};
 pub use status::{
-    FenceAgentsRemediationStatus, FenceAgentsRemediationTemplateStatus, NodeIdentity, Operation, Order, ProofRecord,
-    Set, SetPod, TIMELINE_MAX, TemplateNode, TimelineEntry,
+    BegunLevel, FenceAgentsRemediationStatus, FenceAgentsRemediationTemplateStatus, NodeIdentity, Operation, Order,
+    ProofRecord, Set, SetPod, TIMELINE_MAX, TemplateNode, TimelineEntry,
 };
 
 /// Names the node that a CR is about; set by NHC and MHC. Its presence counts, not its value.
@@ -76,7 +76,9 @@ const DEFAULT_RELEASE_TIMEOUT: &str = "60s";
     doc = "FenceAgentsRemediation asks for one node to be fenced: powered off, proven off, and its workloads released.",
     printcolumn(name = "NODE", type_ = "string", json_path = ".status.node.name"),
     printcolumn(name = "PHASE", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "REASON", type_ = "string", json_path = ".status.operation.why"),
     printcolumn(name = "AGENT", type_ = "string", json_path = ".spec.agent"),
+    printcolumn(name = "LEVEL", type_ = "integer", json_path = ".status.level"),
     printcolumn(name = "PROOF", type_ = "string", json_path = ".status.proof.kind"),
     printcolumn(name = "ATTEMPT", type_ = "integer", json_path = ".status.attempt"),
     printcolumn(name = "MESSAGE", type_ = "string", json_path = ".status.message", priority = 1),

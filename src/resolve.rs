@@ -73,6 +73,11 @@ pub struct Device {
 }
 
 impl Resolved {
+    /// Returns the devices of a level, counted from 1, or why it has none; `None` if there is no such level.
+    pub fn level(&self, level: u32) -> Option<&Result<Vec<Device>, Error>> {
+        self.levels.get(usize::try_from(level).ok()?.checked_sub(1)?)
+    }
+
     /// Returns the device of the first level, if it has one.
     pub fn first(&self) -> Option<&Device> {
         self.levels.first()?.as_ref().ok()?.first()

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time 
 
 use crate::api::{FenceAgentsRemediationStatus as Status, Operation, TimelineEntry};
 use crate::clock::{millis, timestamp};
-use crate::decide::{Hold, Off, Phase, Rest, Then, Time, Why};
+use crate::decide::{FIRST, Hold, Level, Off, Phase, Rest, Then, Time, Why};
 
 /// A status that nobody of us wrote.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,19 +27,21 @@ pub fn phase(status: Option<&Status>) -> Result<Option<Phase>, Malformed> {
     let op = status.operation.as_ref().ok_or(missing("operation"))?;
     let time = |at: &Option<MicroTime>| at.as_ref().map(|at| millis(at.0));
     let attempt = u32::try_from(op.attempt).unwrap_or(1);
+    let level = op.level.and_then(|level| u32::try_from(level).ok()).unwrap_or(FIRST);
     let seen_on = op.witnessed_on_at.is_some();
-    let off = time(&op.sent_off_at).map(|at| Off { at, answered: op.answered, seen_on });
+    let off = time(&op.sent_off_at).map(|at| Off { at, answered: op.answered, seen_on, level });
     let sent = || off.ok_or(missing("operation.sentOffAt"));
     let rest = Rest { quiet: time(&op.quiet_at), yielded: op.yielded };
     Ok(Some(match name {
         "Accepted" => Phase::Accepted,
-        "Isolating" => Phase::Isolating { attempt, seen_on },
+        "Isolating" => Phase::Isolating { level, attempt, seen_on },
         "Proving" => Phase::Proving { attempt, off: sent()? },
         "Releasing" => {
             let since = time(&op.phase_since).ok_or(missing("operation.phaseSince"))?;
             Phase::Releasing { attempt, off: sent()?, since }
         }
         "Restoring" => Phase::Restoring {
+            level,
             attempt: u32::try_from(op.restore_attempt).unwrap_or(1),
             off: sent()?.at,
             on: time(&op.sent_on_at),
@@ -69,6 +71,7 @@ pub fn enter(status: &mut Status, phase: Phase, now: Timestamp) {
         action: old.action,
         set: old.set,
         attempt: old.attempt,
+        levels: old.levels,
         ..Operation::default()
     });
     let witnessed = old.witnessed_on_at.or(Some(MicroTime(now)));
@@ -76,11 +79,16 @@ pub fn enter(status: &mut Status, phase: Phase, now: Timestamp) {
     let sent = |op: &mut Operation, off: Off| {
         op.sent_off_at = micro(off.at);
         op.answered = off.answered;
+        op.level = level_of(off.level);
         op.witnessed_on_at = witnessed.clone().filter(|_| off.seen_on);
     };
     match phase {
-        Phase::Accepted => (op.set, op.order, op.shared_uuid, op.attempt) = (None, None, false, 0),
-        Phase::Isolating { attempt, seen_on } => {
+        Phase::Accepted => {
+            (op.set, op.order, op.shared_uuid, op.attempt) = (None, None, false, 0);
+            op.levels.clear();
+        }
+        Phase::Isolating { level, attempt, seen_on } => {
+            op.level = level_of(level);
             op.attempt = attempt_of(attempt);
             op.witnessed_on_at = witnessed.clone().filter(|_| seen_on);
         }
@@ -93,7 +101,8 @@ pub fn enter(status: &mut Status, phase: Phase, now: Timestamp) {
             op.phase_since = micro(since);
             sent(op, off);
         }
-        Phase::Restoring { attempt, off, on, then } => {
+        Phase::Restoring { level, attempt, off, on, then } => {
+            op.level = level_of(level);
             op.restore_attempt = attempt_of(attempt);
             op.sent_off_at = micro(off);
             op.sent_on_at = on.and_then(micro);
@@ -140,6 +149,10 @@ pub struct Standing<'a> {
     pub code: &'a str,
     /// The same in a sentence.
     pub message: &'a str,
+    /// The kind of proof, where there is one.
+    pub proof: &'a str,
+    /// A person is asked just now, and the node is silent.
+    pub asked: bool,
     /// `metadata.generation` of what was acted on.
     pub generation: Option<i64>,
 }
@@ -147,8 +160,9 @@ pub struct Standing<'a> {
 /// Brings the conditions up to date. `Succeeded` that was True stays True: a power-on that fails afterwards does not take
 /// a release back.
 pub fn conditions(conditions: &mut Vec<Condition>, standing: Standing<'_>, now: Timestamp) {
-    let Standing { phase, released, restored, code, message, generation } = standing;
+    let Standing { phase, released, restored, code, message, proof, asked, generation } = standing;
     conditions.retain(|condition| condition.type_ != LEADING); // whoever writes this leads
+    let was_asked = conditions.iter().any(|condition| condition.type_ == AWAITING);
     let mut set = |type_: &str, status: &str, reason: &str, message: &str| {
         put(
             conditions,
@@ -162,6 +176,14 @@ pub fn conditions(conditions: &mut Vec<Condition>, standing: Standing<'_>, now: 
             },
         );
     };
+    if was_asked {
+        set(
+            AWAITING,
+            "False",
+            if matches!(phase, Phase::Releasing { .. }) { "Confirmed" } else { "NotAsked" },
+            message,
+        );
+    }
     match phase {
         Phase::Accepted => {
             set(PROCESSING, "True", "RemediationStarted", STARTED);
@@ -172,7 +194,7 @@ pub fn conditions(conditions: &mut Vec<Condition>, standing: Standing<'_>, now: 
         Phase::Releasing { .. } => {
             set(PROCESSING, "True", "RemediationStarted", STARTED);
             set(ACTION, "True", "FenceAgentSucceeded", message);
-            set(ISOLATED, "True", "PowerOff", message);
+            set(ISOLATED, "True", proof, message);
         }
         Phase::Restoring { .. } if released => {
             set(RELEASED, "True", "RemediationFinishedSuccessfully", message);
@@ -187,6 +209,12 @@ pub fn conditions(conditions: &mut Vec<Condition>, standing: Standing<'_>, now: 
         }
         Phase::Halted { why, .. } => match why {
             // It goes on by itself: not a failure that NHC should escalate from.
+            Why::Unconfirmed => {
+                set(PROCESSING, "True", code, message);
+                set(SUCCEEDED, "Unknown", code, message);
+                let (status, reason) = if asked { ("True", code) } else { ("False", "NodeAlive") };
+                set(AWAITING, status, reason, message);
+            }
             Why::Busy | Why::Held(_) | Why::NewOrder => {
                 set(PROCESSING, "True", code, message);
                 set(SUCCEEDED, "Unknown", code, message);
@@ -195,7 +223,7 @@ pub fn conditions(conditions: &mut Vec<Condition>, standing: Standing<'_>, now: 
                 set(PROCESSING, "False", code, message);
                 set(RESTORED, "False", code, message);
             }
-            Why::Unresolved | Why::Refused | Why::WrongMachine | Why::Unheard | Why::NotProven => {
+            Why::Unresolved | Why::Refused | Why::WrongMachine | Why::Unheard | Why::NotProven | Why::Denied => {
                 set(PROCESSING, "False", code, message);
                 set(ACTION, "False", "FenceAgentFailed", message);
                 set(ISOLATED, "False", code, message);
@@ -252,6 +280,8 @@ pub fn why_name(why: Why) -> &'static str {
         Why::WrongMachine => "WrongMachine",
         Why::Unheard => "Unheard",
         Why::NotProven => "NotProven",
+        Why::Unconfirmed => "AwaitingConfirmation",
+        Why::Denied => "Denied",
         Why::NotRestored => "NotRestored",
         Why::NewOrder => "NewOrder",
         Why::TimedOut => "TimedOut",
@@ -259,7 +289,7 @@ pub fn why_name(why: Why) -> &'static str {
     }
 }
 
-const WHYS: [Why; 15] = [
+const WHYS: [Why; 17] = [
     Why::Busy,
     Why::Held(Hold::Excluded),
     Why::Held(Hold::Foreign),
@@ -271,6 +301,8 @@ const WHYS: [Why; 15] = [
     Why::WrongMachine,
     Why::Unheard,
     Why::NotProven,
+    Why::Unconfirmed,
+    Why::Denied,
     Why::NotRestored,
     Why::NewOrder,
     Why::TimedOut,
@@ -282,6 +314,7 @@ const AGAIN: &str = "Again";
 const PROCESSING: &str = "Processing";
 const ACTION: &str = "FenceAgentActionSucceeded";
 const SUCCEEDED: &str = "Succeeded";
+const AWAITING: &str = "AwaitingConfirmation";
 const ISOLATED: &str = "Isolated";
 const RELEASED: &str = "Released";
 const RESTORED: &str = "Restored";
@@ -289,6 +322,11 @@ const STARTED: &str = "The remediation was accepted, and its node exists";
 
 fn micro(at: Time) -> Option<MicroTime> {
     Some(MicroTime(timestamp(at)))
+}
+
+/// Absent for the first, as in what older releases wrote.
+fn level_of(level: Level) -> Option<i32> {
+    i32::try_from(level).ok().filter(|_| level > FIRST)
 }
 
 fn rested(op: &mut Operation, rest: Rest) {
@@ -316,17 +354,17 @@ mod tests {
     /// Whatever is entered is read back as it was: what a resumed leader decides on is what was decided (write-ahead).
     #[test]
     fn every_phase_survives_the_round_trip() {
-        let off = |answered, seen_on| Off { at: 1_700_000_000_123, answered, seen_on };
+        let off = |answered, seen_on| Off { at: 1_700_000_000_123, answered, seen_on, level: 1 };
         let mut phases = vec![Phase::Accepted];
-        for (answered, seen_on) in [(false, false), (false, true), (true, false), (true, true)] {
-            let off = off(answered, seen_on);
-            phases.push(Phase::Isolating { attempt: 3, seen_on });
+        for (answered, seen_on, level) in [(false, false, 1), (false, true, 2), (true, false, 3), (true, true, 1)] {
+            let off = Off { level, ..off(answered, seen_on) };
+            phases.push(Phase::Isolating { level, attempt: 3, seen_on });
             phases.push(Phase::Proving { attempt: 2, off });
             phases.push(Phase::Releasing { attempt: 2, off, since: 1_700_000_000_456 });
         }
         for then in [Then::Leave, Then::Again] {
             for on in [None, Some(1_700_000_000_789)] {
-                phases.push(Phase::Restoring { attempt: 2, off: 1_700_000_000_000, on, then });
+                phases.push(Phase::Restoring { level: 2, attempt: 2, off: 1_700_000_000_000, on, then });
             }
         }
         for quiet in [None, Some(0), Some(1_700_000_000_001)] {
@@ -370,10 +408,12 @@ mod tests {
             restored: false,
             code: "NotProven",
             message: "m",
+            proof: "",
+            asked: false,
             generation: Some(1),
         };
         let halted = |why| Phase::Halted { why, off: None, rest: Rest::NEW };
-        let restoring = Phase::Restoring { attempt: 1, off: 1, on: None, then: Then::Leave };
+        let restoring = Phase::Restoring { level: 1, attempt: 1, off: 1, on: None, then: Then::Leave };
         let mut all = vec![];
         let succeeded = |all: &Vec<Condition>| all.iter().find(|c| c.type_ == SUCCEEDED).map(|c| c.status.clone());
         for (phase, released, expected) in [

@@ -2,11 +2,12 @@
 //! FAR's names. No secret can get in here: everything said comes from `status`, from Kubernetes objects or from an
 //! isolator's sight.
 
-use crate::api::{Driver, EXCLUDE, RemediationStrategy};
-use crate::decide::{Doubt, Effect, Hold, Identity, Now, Order, Phase, Reading, Rest, Then, Why};
+use crate::api::{BegunLevel, Driver, EXCLUDE, Order, RemediationStrategy, Verdict};
+use crate::decide::{self, Doubt, Effect, FIRST, Hold, Identity, Level, Now, Phase, Reading, Rest, Then, Why, Word};
 use crate::events::Kind;
+use crate::isolate::{Sight, State};
 use crate::marks;
-use crate::observe::Scene;
+use crate::observe::{BY_HAND, Device, Scene};
 use crate::status::why_name;
 
 /// What is said of a phase that is entered.
@@ -33,13 +34,22 @@ pub type Saying = (About, Kind, &'static str, String);
 /// Says what entering `phase` means. `answer`: how the last command was answered, if not with success.
 pub fn tell(scene: &Scene, phase: Phase, answer: Option<&str>, now: Now) -> Told {
     let node = name(scene);
-    let spec = &scene.far.spec;
     let attempts = scene.case.policy.attempts;
     let said = |message: String| Told { code: "", message };
     match phase {
         Phase::Accepted => said(format!("accepted; about to look at {node}")),
-        Phase::Isolating { attempt, .. } => {
-            said(format!("switching {node} off through {}{} (attempt {attempt} of {attempts})", spec.agent, at(scene)))
+        Phase::Isolating { level, attempt, .. } => {
+            let through = through(scene, level);
+            match orders(scene, level).iter().any(|order| order.driver == Driver::Person) {
+                true => said(format!("asking a person to see that {node} is off{}", so_far(scene, level, answer, now))),
+                false if level == FIRST => {
+                    said(format!("switching {node} off through {through} (attempt {attempt} of {attempts})"))
+                }
+                false => said(format!(
+                    "level {level}: switching {node} off through {through} (attempt {attempt}){}",
+                    so_far(scene, level, answer, now)
+                )),
+            }
         }
         Phase::Proving { off, .. } if off.answered => {
             said(format!("the off for {node} was accepted; reading the power state back"))
@@ -48,9 +58,15 @@ pub fn tell(scene: &Scene, phase: Phase, answer: Option<&str>, now: Now) -> Told
             let why = answer.unwrap_or("it was not sent, or its answer was lost");
             said(format!("the off for {node} was not accepted ({why}); reading the power state all the same"))
         }
+        Phase::Releasing { .. } if scene.case.identity == Identity::Attested => said(format!(
+            "{}; {node} has been silent since; releasing {} and {}",
+            word(scene),
+            count(scene.set.pods.len(), "pod"),
+            count(scene.set.volume_attachments.len(), "volume"),
+        )),
         Phase::Releasing { .. } => said(format!(
             "{node} is proven off ({}read twice, bound by {}); releasing {} and {}",
-            scene.sight.as_ref().and_then(|s| s.source.as_deref()).map(|s| format!("{s}, ")).unwrap_or_default(),
+            sources(scene),
             binding(scene),
             count(scene.set.pods.len(), "pod"),
             count(scene.set.volume_attachments.len(), "volume"),
@@ -70,8 +86,17 @@ pub fn tell(scene: &Scene, phase: Phase, answer: Option<&str>, now: Now) -> Told
         }
         Phase::Done { .. } if scene.case.policy.restore => said(format!("{node} is on again; the remediation is done")),
         Phase::Done { .. } => said(format!("{node} stays off, as action: off wants; the remediation is done")),
-        Phase::Halted { why, .. } => halted(scene, why, answer, now),
+        Phase::Halted { why, .. } => {
+            halted(scene, why, answer, now, &format!("; the workloads of {node} stay where they are"))
+        }
     }
+}
+
+/// Says why a level is given up: a stable code, and a sentence.
+pub fn given_up(scene: &Scene, answer: Option<&str>, now: Now) -> (&'static str, String) {
+    let why = scene.case.failure();
+    // What is told by the device itself would hide whether it was heard at all: that is what decides what follows.
+    (why_name(why), halted(scene, why, answer, now, "").message)
 }
 
 /// Lists the events of entering a phase.
@@ -82,7 +107,7 @@ pub fn events(scene: &Scene, phase: Phase, told: &Told) -> Vec<Saying> {
     match phase {
         Phase::Proving { .. } => vec![normal(remediation, "FenceAgentExecuted", &told.message)],
         Phase::Releasing { .. } => vec![normal(remediation, "FenceAgentSucceeded", &told.message)],
-        Phase::Restoring { then: Then::Again, .. } if scene.case.order == Order::Changed => {
+        Phase::Restoring { then: Then::Again, .. } if scene.case.order == decide::Order::Changed => {
             vec![(remediation, Kind::Warning, "OrderChanged", told.message.clone())]
         }
         Phase::Restoring { .. } if is_release(scene, phase) => vec![
@@ -95,6 +120,10 @@ pub fn events(scene: &Scene, phase: Phase, told: &Told) -> Vec<Saying> {
             vec![(remediation, Kind::Warning, "NodeNotFound", told.message.clone())]
         }
         Phase::Halted { .. } if matches!(from, Phase::Halted { .. }) && !is_news(from, phase) => vec![],
+        Phase::Halted { why: Why::Unconfirmed, .. } => vec![
+            (remediation, Kind::Warning, told.code, told.message.clone()),
+            (About::Node, Kind::Warning, told.code, told.message.clone()),
+        ],
         Phase::Halted { .. } => vec![(remediation, Kind::Warning, told.code, told.message.clone())],
         Phase::Accepted | Phase::Isolating { .. } | Phase::Restoring { .. } | Phase::Done { .. } => vec![],
     }
@@ -110,7 +139,7 @@ pub fn effect(scene: &Scene, effect: &Effect) -> Option<Saying> {
         Effect::Delete(_) => about_node("DeleteResources", "Manually delete pods from the unhealthy node"),
         Effect::Retract => about_node("RemoveOutOfServiceTaint", "The out-of-service taint was removed"),
         Effect::Unclaim => about_node("RemoveRemediationTaint", "Remediation taint was removed"),
-        Effect::Admit | Effect::Detach(_) | Effect::Seal | Effect::HandOver => None,
+        Effect::Admit | Effect::Judge | Effect::Detach(_) | Effect::Seal | Effect::HandOver => None,
     }
 }
 
@@ -136,11 +165,20 @@ pub fn out_of_service(scene: &Scene) -> bool {
     scene.node.as_ref().is_some_and(|node| marks::bars_with_out_of_service(node, wanted))
 }
 
+/// Returns the kind of the proof.
+pub fn proof(scene: &Scene) -> &'static str {
+    match scene.case.identity {
+        Identity::Attested => BY_HAND,
+        Identity::Same | Identity::Unsaid | Identity::Other => "PowerOff",
+    }
+}
+
 /// Returns why the right machine is meant, in a word (P2).
 pub fn binding(scene: &Scene) -> &'static str {
     match scene.case.identity {
         Identity::Same => "Identity",
         Identity::Unsaid | Identity::Other => "Witness",
+        Identity::Attested => "Person",
     }
 }
 
@@ -151,12 +189,11 @@ fn is_news(from: Phase, to: Phase) -> bool {
     }
 }
 
-fn halted(scene: &Scene, why: Why, answer: Option<&str>, now: Now) -> Told {
+fn halted(scene: &Scene, why: Why, answer: Option<&str>, now: Now, kept: &str) -> Told {
     let node = name(scene);
-    let sight = scene.sight.as_ref();
-    let heard = sight.map_or("nothing was asked", |sight| sight.said.as_str());
-    let label = sight.and_then(|sight| sight.label);
-    let kept = format!("the workloads of {node} stay where they are");
+    let heard = heard(scene);
+    let label = decisive(scene).and_then(|sight| sight.label);
+    let kept = format!("{kept}{}", earlier(scene));
     let (code, message) = match why {
         Why::Busy => {
             let holder = scene.holder.as_ref().map_or_else(String::new, |h| format!(" {}/{}", h.namespace, h.name));
@@ -181,13 +218,27 @@ fn halted(scene: &Scene, why: Why, answer: Option<&str>, now: Now) -> Told {
             Err(error) => (error.label(), error.story()),
             Ok(_) => (why_name(why), "spec and Secrets gave no order".to_owned()),
         },
-        Why::Refused => (label.unwrap_or("Refused"), format!("{heard}; {kept}")),
-        Why::WrongMachine => ("WrongMachine", format!("{}; {kept}", other_machine(scene))),
-        Why::Unheard => (
-            label.unwrap_or("Unheard"),
-            format!("{node} could not be proven off: {heard}; {kept}, and looking goes on"),
+        Why::Refused => (label.unwrap_or("Refused"), format!("{heard}{kept}")),
+        Why::WrongMachine => ("WrongMachine", format!("{}{kept}", other_machine(scene))),
+        Why::Unheard => {
+            (label.unwrap_or("Unheard"), format!("{node} could not be proven off: {heard}{kept}; looking goes on"))
+        }
+        Why::Unconfirmed => (
+            why_name(why),
+            match scene.case.word {
+                Word::Void => format!(
+                    "{node} shows life again, so nobody is asked whether it is off; asked anew when it falls silent"
+                ),
+                Word::Given => {
+                    format!("{}; waiting until {node} has been silent for a renewal of its Lease", word(scene))
+                }
+                Word::NotAsked | Word::Awaited | Word::Unjudged | Word::Denied => {
+                    format!("waiting for a person to see that {node} is off, and to say so: see status.request{kept}")
+                }
+            },
         ),
-        Why::NotProven => not_proven(scene, heard, answer, &kept, now),
+        Why::Denied => (why_name(why), format!("{}{kept}", word(scene))),
+        Why::NotProven => not_proven(scene, &heard, answer, &kept, now),
         Why::NotRestored => {
             ("NotRestored", format!("{node} was released, but could not be switched on again: {heard}"))
         }
@@ -222,22 +273,23 @@ fn not_proven(scene: &Scene, heard: &str, answer: Option<&str>, kept: &str, now:
     match off.and_then(|off| scene.case.doubt(off, now)) {
         Some(Doubt::Uncommanded) if !answered => (
             "OffNotAccepted",
-            format!("{heard}, but it never accepted our off ({refused}), so that Off proves nothing of {node}; {kept}"),
+            format!("{heard}, but it never accepted our off ({refused}), so that Off proves nothing of {node}{kept}"),
         ),
         Some(Doubt::Unbound) => (
             "NoWitness",
-            format!("{heard}, but nothing binds it to {node}: no system UUID, and it was never read On before; {kept}"),
+            format!("{heard}, but nothing binds it to {node}: no system UUID, and it was never read On before{kept}"),
         ),
-        Some(Doubt::Contradicted) => {
-            ("Contradicted", format!("{heard}, but {node} has shown life since: is this its machine? {kept}"))
-        }
+        Some(Doubt::Contradicted) => match &scene.says_on {
+            Some(device) => ("Contradicted", format!("{heard}, but {device} says On: is this its machine?{kept}")),
+            None => ("Contradicted", format!("{heard}, but {node} has shown life since: is this its machine?{kept}")),
+        },
         Some(Doubt::Uncommanded | Doubt::Unsettled | Doubt::Stale) => {
-            ("OffNotSettled", format!("{heard}, but not for long enough to be believed of {node}; {kept}"))
+            ("OffNotSettled", format!("{heard}, but not for long enough to be believed of {node}{kept}"))
         }
         Some(Doubt::Running | Doubt::Unknown | Doubt::Refused | Doubt::WrongMachine) | None => {
             let tries = count(usize::try_from(scene.case.policy.attempts).unwrap_or(usize::MAX), "attempt");
             let off = if answered { "was accepted".to_owned() } else { format!("was refused ({refused})") };
-            ("NotProven", format!("{node} could not be proven off in {tries}: the off {off}, but {heard}; {kept}"))
+            ("NotProven", format!("{node} could not be proven off in {tries}: the off {off}, but {heard}{kept}"))
         }
     }
 }
@@ -248,7 +300,7 @@ fn holds(scene: &Scene) -> &str {
 
 fn other_machine(scene: &Scene) -> String {
     let expected = order(scene).and_then(|order| order.system_uuid.as_deref()).unwrap_or("none");
-    let found = scene.sight.as_ref().and_then(|sight| sight.system_uuid.as_ref());
+    let found = decisive(scene).and_then(|sight| sight.system_uuid.as_ref());
     let found = found.map_or_else(|| "another".to_owned(), ToString::to_string);
     format!(
         "the device{} is that of another machine: expected system UUID {expected}, found {found}; correct its address, or set proof.identity: Ignore",
@@ -290,20 +342,98 @@ fn name(scene: &Scene) -> &str {
     pinned.unwrap_or_else(|| scene.far.node_name())
 }
 
-fn order(scene: &Scene) -> Option<&crate::api::Order> {
-    let pinned = scene.far.status.as_ref().and_then(|s| s.operation.as_ref()).and_then(|op| op.order.as_ref());
-    pinned.or(scene.resolved.as_ref().ok().and_then(|now| Some(&now.first()?.order)))
+/// The device whose word decides: of several, one that does not say Off.
+fn decisive(scene: &Scene) -> Option<&Sight> {
+    let sights = || scene.devices.iter().filter_map(|device| device.sight.as_ref());
+    sights().find(|sight| !matches!(sight.state, State::Isolated | State::Off)).or_else(|| sights().next())
+}
+
+fn heard(scene: &Scene) -> String {
+    match scene.devices.as_slice() {
+        [several, others @ ..] if !others.is_empty() => {
+            let said = |device: &Device| {
+                let said = device.sight.as_ref().map_or("not asked", |sight| sight.said.as_str());
+                format!("{}: {said}", place(&device.order))
+            };
+            std::iter::once(several).chain(others).map(said).collect::<Vec<_>>().join("; ")
+        }
+        _ => decisive(scene).map_or("nothing was asked", |sight| sight.said.as_str()).to_owned(),
+    }
+}
+
+fn sources(scene: &Scene) -> String {
+    let sources = scene.devices.iter().filter_map(|device| device.sight.as_ref()?.source.as_deref());
+    sources.map(|source| format!("{source}, ")).collect()
+}
+
+/// What a person has said that counts.
+fn word(scene: &Scene) -> String {
+    let node = name(scene);
+    match &scene.said.counts {
+        Some((Verdict::Accepted, word)) => match word.spec.statement {
+            Some(statement) => format!("{} confirms that {node} is off ({statement:?})", word.spec.by),
+            None => format!("{} confirms that {node} is off", word.spec.by),
+        },
+        Some((Verdict::Denied | Verdict::Refused, word)) => {
+            format!("{} says that {node} is not to be taken for isolated", word.spec.by)
+        }
+        None => format!("a person says that {node} is not to be taken for isolated"),
+    }
+}
+
+/// Why this level comes now.
+fn so_far(scene: &Scene, level: Level, answer: Option<&str>, now: Now) -> String {
+    match level == scene.case.levels.now {
+        true => earlier(scene),
+        false => format!("; {}", given_up(scene, answer, now).1),
+    }
+}
+
+/// Why the levels before were given up.
+fn earlier(scene: &Scene) -> String {
+    let op = scene.far.status.as_ref().and_then(|status| status.operation.as_ref());
+    let levels = op.map(|op| op.levels.as_slice()).unwrap_or_default();
+    let said = |(level, begun): (u32, &BegunLevel)| Some(format!("; level {level}: {}", begun.said.as_deref()?));
+    (FIRST..).zip(levels).filter_map(said).collect()
+}
+
+/// The orders of a level: pinned, or as they will be.
+fn orders(scene: &Scene, level: Level) -> Vec<&Order> {
+    let pinned = scene.far.status.as_ref().and_then(|status| status.operation.as_ref()).map(|op| op.orders(level));
+    match pinned {
+        Some(pinned) if !pinned.is_empty() && scene.case.phase != Phase::Accepted => pinned.iter().collect(),
+        Some(_) | None => {
+            let found = scene.resolved.as_ref().ok().and_then(|now| now.level(level)?.as_ref().ok());
+            found.into_iter().flatten().map(|device| &device.order).collect()
+        }
+    }
+}
+
+fn through(scene: &Scene, level: Level) -> String {
+    let all: Vec<_> = orders(scene, level).iter().map(|order| format!("{}{}", order.agent, place_of(order))).collect();
+    all.join(" and ")
+}
+
+fn order(scene: &Scene) -> Option<&Order> {
+    scene.devices.first().map(|device| &device.order)
 }
 
 fn at(scene: &Scene) -> String {
-    let plug = |order: &crate::api::Order| order.plug.as_ref().map(|plug| format!(" ({plug})")).unwrap_or_default();
-    let driver = |order: &crate::api::Order| match order.driver {
+    order(scene).map(place_of).unwrap_or_default()
+}
+
+fn place_of(order: &Order) -> String {
+    let driver = match order.driver {
         Driver::Native => "native",
         Driver::Script => "script",
-        Driver::Person => "a person",
+        Driver::Person => return String::new(),
     };
-    let said = |order: &crate::api::Order| format!(" ({}) at {}{}", driver(order), order.address, plug(order));
-    order(scene).map(said).unwrap_or_default()
+    format!(" ({driver}) at {}", place(order))
+}
+
+fn place(order: &Order) -> String {
+    let plug = order.plug.as_ref().map(|plug| format!(" ({plug})")).unwrap_or_default();
+    format!("{}{plug}", order.address)
 }
 
 /// The first few, and how many more: a condition's message is at most 32 KiB, and nobody reads that much.

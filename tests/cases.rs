@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use ringfence::decide::{Binding, Case, Effect, Now, Off, Phase, Proof, Rest, Step, Time, decide};
+use ringfence::decide::{Binding, Case, Effect, FIRST, Level, Now, Off, Phase, Proof, Rest, Step, Time, decide};
 use serde::Deserialize;
 use serde_yaml_ng::{Mapping, Value};
 
@@ -153,10 +153,12 @@ fn effect_said(effect: &Effect) -> String {
     let by = |proof: &Proof| match proof.binding() {
         Binding::Identity => "proven by identity",
         Binding::Witness => "proven by witness",
+        Binding::Person => "proven by a person",
     };
     match effect {
         Effect::Claim => "claim".to_string(),
         Effect::Admit => "admit".to_string(),
+        Effect::Judge => "judge".to_string(),
         Effect::Bar(proof) => format!("bar, {}", by(proof)),
         Effect::Delete(proof) => format!("delete, {}", by(proof)),
         Effect::Detach(proof) => format!("detach, {}", by(proof)),
@@ -170,14 +172,16 @@ fn effect_said(effect: &Effect) -> String {
 fn phase_said(phase: Phase) -> String {
     match phase {
         Phase::Accepted => "Accepted".to_string(),
-        Phase::Isolating { attempt, seen_on } => format!("Isolating, attempt {attempt}, {}", seen(seen_on)),
+        Phase::Isolating { level, attempt, seen_on } => {
+            format!("Isolating, {}attempt {attempt}, {}", at(level), seen(seen_on))
+        }
         Phase::Proving { attempt, off } => format!("Proving, attempt {attempt}, {}", off_said(off)),
         Phase::Releasing { attempt, off, since } => {
             format!("Releasing, attempt {attempt}, {}, since {}", off_said(off), ago(since))
         }
-        Phase::Restoring { attempt, off, on, then } => {
+        Phase::Restoring { level, attempt, off, on, then } => {
             let on = on.map_or("no on yet".to_string(), |on| format!("on {}", ago(on)));
-            format!("Restoring, attempt {attempt}, no off after {}, {on}, then {then:?}", ago(off))
+            format!("Restoring, {}attempt {attempt}, no off after {}, {on}, then {then:?}", at(level), ago(off))
         }
         Phase::Done { rest } => format!("Done, {}", rest_said(rest)),
         Phase::Halted { why, off, rest } => {
@@ -189,7 +193,12 @@ fn phase_said(phase: Phase) -> String {
 
 fn off_said(off: Off) -> String {
     let answered = if off.answered { "answered" } else { "unanswered" };
-    format!("off {} {answered}, {}", ago(off.at), seen(off.seen_on))
+    format!("{}off {} {answered}, {}", at(off.level), ago(off.at), seen(off.seen_on))
+}
+
+/// The first level goes without saying.
+fn at(level: Level) -> String {
+    if level == FIRST { String::new() } else { format!("level {level}, ") }
 }
 
 fn seen(on: bool) -> &'static str {

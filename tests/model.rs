@@ -10,6 +10,8 @@ mod clock;
 mod explore;
 #[path = "model/frozen.rs"]
 mod frozen;
+#[path = "model/levels.rs"]
+mod levels;
 #[path = "model/memory.rs"]
 mod memory;
 #[path = "model/mind.rs"]
@@ -24,18 +26,23 @@ mod properties;
 mod quorum;
 #[path = "model/state.rs"]
 mod state;
+#[path = "model/word.rs"]
+mod word;
 #[path = "model/world.rs"]
 mod world;
+#[path = "model/worlds.rs"]
+mod worlds;
 
 use std::collections::BTreeSet;
 
 use explore::{Found, explore, explore_all};
 use mutants::SURVIVORS;
 use world::{LARGE, LIMITS, WORLDS, World};
+use worlds::LEVELS;
 
 #[test]
 fn every_world_holds() {
-    all_hold(WORLDS);
+    all_hold(&[WORLDS, LEVELS].concat());
 }
 
 #[test]
@@ -46,7 +53,7 @@ fn every_large_world_holds() {
 
 #[test]
 fn limits_are_known() {
-    for (name, world) in LIMITS {
+    for (name, world) in LIMITS.iter().chain(worlds::LIMITS) {
         let found = explore(world);
         let (wrong, trace) = found.wrong.as_ref().expect(name);
         println!("{name:70} {wrong}, {} steps", trace.len());
@@ -56,7 +63,7 @@ fn limits_are_known() {
 
 #[test]
 fn every_mutant_is_caught() {
-    let world = |name| WORLDS.iter().chain(LARGE).find(|w| w.0 == name).map(|w| w.1).expect(name);
+    let world = |name| WORLDS.iter().chain(LEVELS).chain(LARGE).find(|w| w.0 == name).map(|w| w.1).expect(name);
     let found = explore_all(mutants::all().map(|m| World { slip: m.slip, ..world(m.world) }).collect());
     let mut ok = true;
     for (m, f) in mutants::all().zip(found) {

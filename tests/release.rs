@@ -11,7 +11,8 @@ use kube::Client;
 use kube::client::Body;
 use ringfence::clock::Clock;
 use ringfence::decide::{
-    Case, Claim, Effect, Identity, Leave, Now, Off, Order, Phase, Pods, Policy, Proof, Reading, Step, Volumes, decide,
+    Case, Claim, Effect, FIRST, Identity, Leave, Levels, Now, Off, Order, Phase, Pods, Policy, Proof, Reading, Step,
+    Volumes, Word, decide,
 };
 use ringfence::marks;
 use ringfence::release::{Error, Release};
@@ -176,7 +177,7 @@ impl Stage {
 
 /// A machine that was switched off by us, read On before, and Off since; the right one.
 fn proven(barrier: bool, pods: Pods, at: Now) -> Case {
-    let off = Off { at: at.wall, answered: true, seen_on: true };
+    let off = Off { at: at.wall, answered: true, seen_on: true, level: FIRST };
     Case {
         policy: Policy {
             attempts: 5,
@@ -193,7 +194,11 @@ fn proven(barrier: bool, pods: Pods, at: Now) -> Case {
         order: Order::Same,
         edited: false,
         reading: Reading::Isolated { first: at.mono, last: at.mono },
+        partly: false,
+        nobody: false,
         identity: Identity::Same,
+        word: Word::NotAsked,
+        levels: Levels { now: FIRST, top: Some(FIRST), ..Levels::default() },
         other_on: false,
         life: 0,
         hold: None,

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time}
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Driver, schema};
+use super::{ConfirmationRequest, Driver, Statement, schema};
 
 /// How many entries the timeline keeps: a remediation in order has about eight, and a status is rewritten whole.
 pub const TIMELINE_MAX: usize = 32;
@@ -50,6 +50,16 @@ pub struct FenceAgentsRemediationStatus {
     #[schemars(with = "ProofRecord")]
     pub proof: Option<ProofRecord>,
 
+    /// Which level is acted on, where there are several: 1 is the spec's own agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i32")]
+    pub level: Option<i32>,
+
+    /// What a person is asked, where no device can be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ConfirmationRequest")]
+    pub request: Option<ConfirmationRequest>,
+
     /// What still keeps the remediation from going on, one thing an entry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocking: Vec<String>,
@@ -89,13 +99,24 @@ pub struct NodeIdentity {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Operation {
-    /// The pinned order: every command and every look uses this one.
+    /// The pinned order of the first level: every command and every look uses this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Order")]
     pub order: Option<Order>,
     /// Another Node said the order's system UUID when the order was pinned: it tells neither.
     #[serde(default, rename = "sharedUUID", skip_serializing_if = "std::ops::Not::not")]
     pub shared_uuid: bool,
+    /// Which level is acted on; absent for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i32")]
+    pub level: Option<i32>,
+    /// The levels that were begun, in their order, once there is more than the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub levels: Vec<BegunLevel>,
+    /// The node's signs of life when a person was asked, to be compared with later ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::string")]
+    pub pulse: Option<String>,
     /// What the order was resolved from: the spec's generation and the resource versions of the Secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::string")]
@@ -151,6 +172,41 @@ pub struct Operation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::string")]
     pub action: Option<String>,
+}
+
+/// A level that was begun, or passed over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BegunLevel {
+    /// The pinned orders of its devices; none if it was passed over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orders: Vec<Order>,
+    /// Stable code of why it was given up, once it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::string")]
+    pub failed: Option<String>,
+    /// The same in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::string")]
+    pub said: Option<String>,
+}
+
+impl Operation {
+    /// How many levels were begun or passed over.
+    pub fn begun(&self) -> usize {
+        self.levels.len().max(usize::from(self.order.is_some()))
+    }
+
+    /// The pinned orders of a level, counted from 1; none if it was not begun.
+    pub fn orders(&self, level: u32) -> &[Order] {
+        let index = usize::try_from(level).unwrap_or(usize::MAX).wrapping_sub(1);
+        match self.levels.get(index) {
+            Some(begun) => &begun.orders,
+            // Of a remediation with one level, or with only one begun.
+            None if index == 0 => self.order.as_slice(),
+            None => &[],
+        }
+    }
 }
 
 /// Which device is told what, and which machine is expected behind it. Nothing of it is secret, even where it came
@@ -224,6 +280,18 @@ pub struct ProofRecord {
     #[serde(default, rename = "systemUUID", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::string")]
     pub system_uuid: Option<String>,
+    /// Who says so, where it is a person's word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::string")]
+    pub by: Option<String>,
+    /// What that person says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Statement")]
+    pub statement: Option<Statement>,
+    /// When it was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
+    pub confirmed_at: Option<Time>,
     /// When the machine was first read off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]

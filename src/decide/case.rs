@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Hold, Identity, Leave, Millis, Phase, Reading, Time, Why};
+use super::{Hold, Identity, Leave, Level, Millis, Phase, Reading, Time, Why};
 
 /// Our NoSchedule taint and annotation, which also claim the node for one remediation (A1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -48,12 +48,53 @@ pub enum Volumes {
     Gone,
 }
 
+/// The levels of a remediation, as seen from the one that is acted on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Levels {
+    /// The one that reading, identity and policy are of.
+    pub now: Level,
+    /// The next one that has an order, if there is one.
+    pub next: Option<Level>,
+    /// The one before, of those that were sent an off, or may have been.
+    pub below: Option<Level>,
+    /// The last of those that were sent an off, or may have been.
+    pub top: Option<Level>,
+    /// One that never answered before it was given up, and answers now.
+    pub revived: Option<Revived>,
+}
+
+/// A level whose devices never answered, and now do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Revived {
+    /// Which.
+    pub level: Level,
+    /// They say On, each.
+    pub on: bool,
+}
+
+/// What stands where a person's word is the proof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Word {
+    /// This level is a device's, no person's.
+    NotAsked,
+    /// Nobody has said anything that counts.
+    Awaited,
+    /// Somebody has said something that was not judged yet.
+    Unjudged,
+    /// A person makes sure that the node is isolated.
+    Given,
+    /// A person says that it is not to be taken for isolated.
+    Denied,
+    /// The node has shown life since it was asked for: the question was another.
+    Void,
+}
+
 /// Constants of one remediation, each from its spec or from the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     /// `retrycount`: offs in all.
     pub attempts: u32,
-    /// `timeout`: a power command lands within this time of its decision, or never.
+    /// `timeout`: a power command lands within this time of its decision, or never; of all levels the longest.
     pub patience: Millis,
     /// `retryinterval`: pause after an off that nobody answered.
     pub gap: Millis,
@@ -84,11 +125,19 @@ pub struct Case {
     pub edited: bool,
     /// What the isolator says of the pinned device; `Unknown` also when nobody looked.
     pub reading: Reading,
+    /// Some of several devices say Off, and not all do: the machine may run.
+    pub partly: bool,
+    /// Nobody listens at the device's address: another try won't mend that soon.
+    pub nobody: bool,
     /// Whose machine that is.
     pub identity: Identity,
+    /// A person's word, where that is asked for.
+    pub word: Word,
+    /// Which level this is, and what others there are.
+    pub levels: Levels,
     /// This very order was read ON since the node's current boot, by a preflight that has been answered ever since (P2).
     pub witnessed: bool,
-    /// Another device of this node says On.
+    /// Another device of this node says On, and not of an outlet.
     pub other_on: bool,
     /// When the node itself last showed life, as seen from here: Lease, Ready heartbeat, bootID. 0: never.
     pub life: Time,
@@ -115,7 +164,7 @@ impl Case {
     /// of now: a BMC that is silent may be restarting, and say Off falsely when it is back (P2).
     pub(super) fn was_on(&self) -> bool {
         match self.reading {
-            Reading::Running => true,
+            Reading::Running => !self.partly,
             Reading::Isolated { .. } => self.witnessed,
             Reading::Unknown | Reading::Refused => false,
         }
@@ -132,7 +181,7 @@ impl Case {
     /// a restoration, never a release.
     pub(super) fn runs(&self, off: Time, on: Option<Time>) -> bool {
         match self.reading {
-            Reading::Running => true,
+            Reading::Running => !self.partly,
             Reading::Isolated { .. } => false,
             Reading::Unknown | Reading::Refused => {
                 let landed = off.saturating_add(self.policy.patience).saturating_add(self.policy.renewal);
@@ -147,15 +196,23 @@ impl Case {
             (Identity::Other, Reading::Running | Reading::Isolated { .. } | Reading::Unknown | Reading::Refused) => {
                 Some(Why::WrongMachine)
             }
-            (Identity::Same | Identity::Unsaid, Reading::Refused) => Some(Why::Refused),
-            (Identity::Same | Identity::Unsaid, Reading::Running | Reading::Isolated { .. } | Reading::Unknown) => None,
+            (Identity::Same | Identity::Unsaid | Identity::Attested, Reading::Refused) => Some(Why::Refused),
+            (Identity::Same | Identity::Unsaid | Identity::Attested, Reading::Running | Reading::Unknown)
+            | (Identity::Same | Identity::Unsaid | Identity::Attested, Reading::Isolated { .. }) => None,
         }
     }
 
+    /// Why this level does not prove anything.
+    pub fn failure(&self) -> Why {
+        self.hopeless().unwrap_or(self.unproven())
+    }
+
     pub(super) fn unproven(&self) -> Why {
-        match self.reading {
-            Reading::Unknown | Reading::Refused => Why::Unheard,
-            Reading::Running | Reading::Isolated { .. } => Why::NotProven,
+        match (self.word, self.reading) {
+            (Word::Denied, _) => Why::Denied,
+            (Word::Awaited | Word::Unjudged | Word::Given | Word::Void, _) => Why::Unconfirmed,
+            (Word::NotAsked, Reading::Unknown | Reading::Refused) => Why::Unheard,
+            (Word::NotAsked, Reading::Running | Reading::Isolated { .. }) => Why::NotProven,
         }
     }
 

@@ -13,8 +13,8 @@ mod quorum;
 
 use std::time::Duration;
 
-pub use case::{Case, Claim, Order, Pods, Policy, Volumes};
-pub use phase::{Hold, Leave, Off, Phase, Rest, Then, Why};
+pub use case::{Case, Claim, Levels, Order, Pods, Policy, Revived, Volumes, Word};
+pub use phase::{FIRST, Hold, Leave, Level, Off, Phase, Rest, Then, Why};
 pub use proof::{Binding, Doubt, Identity, Proof, Reading};
 pub use quorum::{Held, Member, majority};
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,9 @@ const ASK_AGAIN: Millis = 2_000;
 /// The same of a remediation that waits because there are so many.
 const ASK_AGAIN_MANY: Millis = 10_000;
 
+/// The same of one that waits for a person.
+const ASK_PERSON: Millis = 5_000;
+
 /// One change of the cluster. Each can be repeated.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -53,6 +56,8 @@ pub enum Effect {
     Claim,
     /// The remediation is counted, where somebody limits how many there may be.
     Admit,
+    /// What people have said is judged, and the verdicts written where they said it.
+    Judge,
     /// NoExecute taint.
     Bar(Proof),
     /// The set's pods: status Failed, then DELETE by UID and resourceVersion.
@@ -112,15 +117,19 @@ pub fn decide(c: &Case, now: Now) -> Step {
     let halt = |why, off| Enter(Halted { why, off, rest: Rest::NEW });
     // Nothing can have been sent, so there is nothing to wait for either.
     let decline = |why| Enter(Halted { why, off: None, rest: Rest::UNTOUCHED });
-    let isolate = |attempt, seen_on: bool| Enter(Isolating { attempt, seen_on: seen_on || c.was_on() });
+    let level = c.levels.now;
+    let isolate = |attempt, seen_on: bool| Enter(Isolating { level, attempt, seen_on: seen_on || c.was_on() });
+    let begin = |level| Enter(Isolating { level, attempt: 1, seen_on: false });
+    // This level has failed: another way, if there is one. An off of it that lands late does what the next is to do.
+    let fail = |why, off: Off| c.levels.next.map_or(halt(why, Some(off)), begin);
     let again = |attempt, off: Off| match attempt < attempts {
         true => isolate(attempt + 1, off.seen_on),
-        false => halt(c.unproven(), Some(off)),
+        false => fail(c.unproven(), off),
     };
     // `off`: none was decided later.
     let undo = |off| {
         let then = if changed && !deleted { Then::Again } else { Then::Leave };
-        Enter(Restoring { attempt: 1, off, on: None, then })
+        Enter(Restoring { level: c.levels.top.unwrap_or(level), attempt: 1, off, on: None, then })
     };
 
     // A clock was set back, or the last leader's was ahead: nothing waits for a time that may never come.
@@ -142,12 +151,15 @@ pub fn decide(c: &Case, now: Now) -> Step {
     if let Some(why) = c.leave.stops() {
         match c.phase {
             Accepted => return decline(why),
-            Isolating { seen_on, .. } => return halt(why, Some(Off { at: wall, answered: false, seen_on })),
+            Isolating { level, seen_on, .. } => {
+                return halt(why, Some(Off { at: wall, answered: false, seen_on, level }));
+            }
             Proving { off, .. } | Releasing { off, .. } => return halt(why, Some(off)),
             Restoring { .. } => return halt(why, None),
             Done { .. } | Halted { why: Why::TimedOut | Why::NodeGone, .. } => {}
             Halted { why: Why::Busy | Why::Held(_) | Why::Unresolved | Why::Refused, off, .. }
             | Halted { why: Why::WrongMachine | Why::Unheard | Why::NotProven, off, .. }
+            | Halted { why: Why::Unconfirmed | Why::Denied, off, .. }
             | Halted { why: Why::NotRestored | Why::NewOrder, off, .. } => return halt(why, off),
         }
     }
@@ -161,26 +173,38 @@ pub fn decide(c: &Case, now: Now) -> Step {
             Claim::Free | Claim::Ours if !c.admitted => Do(Effect::Admit),
             // A1: before anybody looks, so that nothing new is scheduled there, and before the quorum is counted (A3).
             Claim::Free => Do(Effect::Claim),
-            Claim::Ours if let Some(why) = c.hopeless() => decline(why),
+            Claim::Ours if let (Some(why), None) = (c.hopeless(), c.levels.next) => decline(why),
             Claim::Ours if let Some(hold) = c.hold => decline(Why::Held(hold)), // A3
+            Claim::Ours if let (Some(_), Some(next)) = (c.hopeless(), c.levels.next) => begin(next),
             Claim::Ours => isolate(1, false),
         },
 
         // Written ahead of its off, so one may be on its way. Left only for Proving: what is decided there is decided
         // after the last off was.
-        Isolating { attempt, seen_on } if deleted || changed || c.hold.is_some() => {
-            Enter(Proving { attempt, off: Off { at: wall, answered: false, seen_on } })
+        Isolating { level, attempt, seen_on } if deleted || changed || c.hold.is_some() => {
+            Enter(Proving { attempt, off: Off { at: wall, answered: false, seen_on, level } })
         }
-        Isolating { attempt, seen_on } => {
-            let sent = |answered| Proving { attempt, off: Off { at: wall, answered, seen_on } };
+        // What was looked at for the first time: a witness is noted ahead of the off (P2), and who refuses is sent none.
+        Isolating { level: 2.., attempt: 1, seen_on: false } if c.was_on() => isolate(1, true),
+        Isolating { level: 2.., attempt: 1, seen_on } if let Some(why) = c.hopeless() => {
+            fail(why, Off { at: wall, answered: false, seen_on, level })
+        }
+        Isolating { level, attempt, seen_on } => {
+            let sent = |answered| Proving { attempt, off: Off { at: wall, answered, seen_on, level } };
             Send { power: Power::Off, answered: sent(true), silent: sent(false) } // I1 to I3
         }
 
         Proving { .. } if deleted || changed => undo(wall), // L1, A2
+        // A person has all the time in the world; but nobody was asked yet if the question was held up.
+        Proving { off, .. } if c.word != Word::NotAsked => match c.hold {
+            Some(hold) if !off.answered => halt(Why::Held(hold), Some(off)),
+            Some(_) | None if !off.answered => again(0, off),
+            Some(_) | None => halt(Why::Unconfirmed, Some(off)),
+        },
         Proving { attempt, off } => match c.proof(off, now) {
             Ok(_) => Enter(Releasing { attempt, off, since: wall }),
-            Err(Doubt::WrongMachine) => halt(Why::WrongMachine, Some(off)),
-            Err(Doubt::Refused) => halt(Why::Refused, Some(off)),
+            Err(Doubt::WrongMachine) => fail(Why::WrongMachine, off),
+            Err(Doubt::Refused) => fail(Why::Refused, off),
             Err(Doubt::Unsettled) => Wait(Duration::from_millis(c.policy.settle)),
             // Off, and the node's next renewals are awaited: another off would only begin that anew.
             Err(Doubt::Uncommanded | Doubt::Contradicted) if off.answered && !landed(off.at + 2 * c.policy.renewal) => {
@@ -189,6 +213,14 @@ pub fn decide(c: &Case, now: Now) -> Step {
             Err(Doubt::Running | Doubt::Unknown | Doubt::Stale)
             | Err(Doubt::Uncommanded | Doubt::Unbound)
             | Err(Doubt::Contradicted) => match (off.answered, attempt < attempts) {
+                // Nothing to wait for: nobody is there, or all was tried.
+                (false, more)
+                    if c.hold.is_none()
+                        && (c.nobody || !more)
+                        && let Some(next) = c.levels.next =>
+                {
+                    begin(next)
+                }
                 // An off is idempotent: one that nobody answered is soon sent again.
                 (false, true) if c.hold.is_none() && wall >= off.at.saturating_add(gap) => again(attempt, off),
                 (true | false, true | false) if !landed(off.at) => look(off.at, wall),
@@ -198,6 +230,7 @@ pub fn decide(c: &Case, now: Now) -> Step {
         },
 
         Releasing { since, .. } if deleted || changed || c.released() => undo(since),
+        Releasing { .. } if c.word == Word::Unjudged => Do(Effect::Judge), // it may be a denial
         Releasing { attempt, off, since } => match c.proof(off, now) {
             Ok(_) if wall >= since.saturating_add(release_timeout) => undo(since), // R5
             Ok(proof) if !c.barrier => Do(Effect::Bar(proof)),                     // R1
@@ -205,12 +238,12 @@ pub fn decide(c: &Case, now: Now) -> Step {
             Ok(proof) if c.volumes == Volumes::InUse => Do(Effect::Detach(proof)), // R4
             Ok(_) => look(since, wall),
             Err(Doubt::Running) => again(attempt, off), // R6
-            Err(Doubt::WrongMachine) => halt(Why::WrongMachine, Some(off)),
-            Err(Doubt::Refused) => halt(Why::Refused, Some(off)),
+            Err(Doubt::WrongMachine) => fail(Why::WrongMachine, off),
+            Err(Doubt::Refused) => fail(Why::Refused, off),
             Err(Doubt::Unsettled) => Wait(Duration::from_millis(c.policy.settle)),
             Err(Doubt::Unknown | Doubt::Stale | Doubt::Uncommanded) | Err(Doubt::Unbound | Doubt::Contradicted) => {
                 match landed(since) {
-                    true => halt(c.unproven(), Some(off)), // R6
+                    true => fail(c.unproven(), off), // R6
                     false => look(since, wall),
                 }
             }
@@ -219,21 +252,26 @@ pub fn decide(c: &Case, now: Now) -> Step {
         // Seal first: the barrier keeps the pods down for as long as a deletion of them may be in flight.
         Restoring { .. } if !c.sealed => Do(Effect::Seal),    // S2
         Restoring { .. } if c.barrier => Do(Effect::Retract), // S1
-        Restoring { then: Then::Leave, .. } if !restore => Enter(Done { rest: Rest::NEW }),
-        Restoring { attempt, off, on, then } => match c.runs(off, on) {
+        Restoring { then: Then::Leave, .. } if !restore || c.levels.top.is_none() => Enter(Done { rest: Rest::NEW }),
+        Restoring { then: Then::Again, .. } if c.levels.top.is_none() => halt(Why::NewOrder, None),
+        Restoring { level, attempt, off, on, then } => match c.runs(off, on) {
             true if !landed(off) => look(off, wall), // L1: an off may still land
+            // In reverse. That it runs is settled by the last one; sockets that are on say nothing of it.
+            true if let Some(below) = c.levels.below => {
+                Enter(Restoring { level: below, attempt: 1, off, on: None, then })
+            }
             true => match then {
                 Then::Leave => Enter(Done { rest: Rest::NEW }),
                 Then::Again => halt(Why::NewOrder, None),
             },
             false => match (on, then) {
                 (None, Then::Leave | Then::Again) => {
-                    let sent = Restoring { attempt, off, on: Some(wall), then };
+                    let sent = Restoring { level, attempt, off, on: Some(wall), then };
                     Send { power: Power::On, answered: sent, silent: sent } // S3
                 }
                 (Some(on), Then::Leave | Then::Again) if !refused && !landed(on) => look(on, wall),
                 (Some(_), Then::Leave | Then::Again) if !refused && attempt < attempts => {
-                    Enter(Restoring { attempt: attempt + 1, off, on: None, then })
+                    Enter(Restoring { level, attempt: attempt + 1, off, on: None, then })
                 }
                 (Some(_), Then::Leave) => halt(Why::NotRestored, None),
                 (Some(_), Then::Again) => halt(Why::NewOrder, None),
@@ -260,24 +298,31 @@ pub fn decide(c: &Case, now: Now) -> Step {
             (_, Some(_) | None) if yielded => c.hand_over(),
             (Why::TimedOut | Why::NodeGone, Some(_) | None) => c.offer(why, off, rest, wall),
             (_, Some(_)) if changed => undo(wall), // A2: start anew with the right order
-            (Why::Unheard | Why::NotProven | Why::Held(_), Some(off)) if let Some(why) = c.hopeless() => {
-                halt(why, Some(off))
+            // A device that comes back is better than another that does not, and than a person.
+            (Why::Unheard | Why::NotProven | Why::Unconfirmed | Why::Refused | Why::WrongMachine, Some(_))
+                if let Some(device) = c.levels.revived =>
+            {
+                Enter(Isolating { level: device.level, attempt: 1, seen_on: device.on })
             }
+            (Why::Unconfirmed, Some(off)) => c.confirm(off, rest, now),
+            (Why::Unheard | Why::NotProven | Why::Held(_), Some(off)) if let Some(why) = c.hopeless() => fail(why, off),
             (Why::NotProven | Why::Unheard, Some(off)) if c.proof(off, now).is_ok() => {
                 Enter(Releasing { attempt: attempts, off, since: wall })
             }
+            // Another way was added meanwhile.
+            (Why::NotProven | Why::Unheard, Some(_)) if let Some(next) = c.levels.next => begin(next),
             (Why::Unheard, Some(off)) if matches!(c.reading, Reading::Running | Reading::Isolated { .. }) => {
                 isolate(attempts, off.seen_on)
             }
             // Again, since only the next edit counts from here on.
-            (Why::Refused | Why::WrongMachine, Some(off))
+            (Why::Refused | Why::WrongMachine | Why::Denied, Some(off))
                 if c.edited
                     && let Some(why) = c.hopeless() =>
             {
-                halt(why, Some(off))
+                fail(why, off)
             }
-            (Why::Refused | Why::WrongMachine, Some(off)) if c.edited => isolate(attempts, off.seen_on),
-            (Why::Refused | Why::WrongMachine, None) if c.edited => Enter(Accepted),
+            (Why::Refused | Why::WrongMachine | Why::Denied, Some(off)) if c.edited => isolate(attempts, off.seen_on),
+            (Why::Refused | Why::WrongMachine | Why::Denied, None) if c.edited => Enter(Accepted),
             (Why::Unresolved, None) if c.order != Order::Unresolved => Enter(Accepted),
             (Why::Held(_), Some(off)) if c.hold.is_none() => isolate(attempts, off.seen_on),
             (Why::Held(_), None) if c.hold.is_none() => Enter(Accepted),
@@ -288,14 +333,21 @@ pub fn decide(c: &Case, now: Now) -> Step {
             (Why::Held(was), None) if let Some(hold) = c.hold.filter(|hold| *hold != was) => decline(Why::Held(hold)),
             (Why::Busy, None) if c.claim != Claim::Others => Enter(Accepted),
             (Why::NewOrder, None) if landed(quiet) => Enter(Accepted),
-            (Why::NotRestored, None) if landed(quiet) && c.runs(quiet, Some(quiet)) => Enter(Done { rest: Rest::NEW }),
+            // Sockets that are on say nothing of what is below them.
+            (Why::NotRestored, None)
+                if landed(quiet)
+                    && c.runs(quiet, Some(quiet))
+                    && (c.levels.below.is_none() || c.reading != Reading::Running) =>
+            {
+                Enter(Done { rest: Rest::NEW })
+            }
             (Why::NotRestored, None) if c.edited => {
-                Enter(Restoring { attempt: attempts, off: quiet, on: None, then: Then::Leave })
+                let level = c.levels.top.unwrap_or(level);
+                Enter(Restoring { level, attempt: attempts, off: quiet, on: None, then: Then::Leave })
             }
             (Why::Busy | Why::Held(_) | Why::Unresolved | Why::Refused | Why::WrongMachine, Some(_) | None)
-            | (Why::Unheard | Why::NotProven | Why::NotRestored | Why::NewOrder, Some(_) | None) => {
-                c.offer(why, off, rest, wall)
-            }
+            | (Why::Unheard | Why::NotProven | Why::NotRestored | Why::NewOrder, Some(_) | None)
+            | (Why::Unconfirmed | Why::Denied, Some(_) | None) => c.offer(why, off, rest, wall),
         },
     }
 }
@@ -306,6 +358,23 @@ fn look(since: Time, now: Time) -> Step {
 }
 
 impl Case {
+    /// Waits for a person's word.
+    fn confirm(&self, off: Off, rest: Rest, now: Now) -> Step {
+        let (attempt, level, why) = (self.policy.attempts, off.level, Why::Unconfirmed);
+        match self.word {
+            Word::Unjudged => Step::Do(Effect::Judge),
+            Word::Denied => Step::Enter(Phase::Halted { why: Why::Denied, off: Some(off), rest: Rest::NEW }),
+            // It is silent again: that is another question.
+            Word::Void if now.wall >= self.life.saturating_add(self.policy.renewal) => {
+                Step::Enter(Phase::Isolating { level, attempt, seen_on: false })
+            }
+            Word::Given if self.proof(off, now).is_ok() => {
+                Step::Enter(Phase::Releasing { attempt, off, since: now.wall })
+            }
+            Word::NotAsked | Word::Awaited | Word::Given | Word::Void => self.offer(why, Some(off), rest, now.wall),
+        }
+    }
+
     /// L6: a halted remediation promises the node to the next one once nothing of its own can arrive: late offs are
     /// covered by L1, a late on is not.
     fn offer(&self, why: Why, off: Option<Off>, rest: Rest, now: Time) -> Step {
@@ -317,7 +386,8 @@ impl Case {
             Why::Held(Hold::Budget) => ASK_AGAIN_MANY,
             Why::Busy | Why::Held(_) | Why::Unresolved | Why::NewOrder => ASK_AGAIN,
             // The device is left alone; but Secrets are not watched.
-            Why::Refused | Why::WrongMachine => ASK_AGAIN,
+            Why::Refused | Why::WrongMachine | Why::Denied => ASK_AGAIN,
+            Why::Unconfirmed => ASK_PERSON,
             Why::Unheard | Why::NotProven | Why::NotRestored => LOOK_HALTED,
             Why::TimedOut | Why::NodeGone => LOOK_HALTED,
         })

@@ -4,6 +4,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{Claim, Time};
 
+/// Which of the ways to cut a node off, in the order in which they are tried; the first is 1.
+pub type Level = u32;
+
+/// The spec's own agent.
+pub const FIRST: Level = 1;
+
+fn first() -> Level {
+    FIRST
+}
+
 /// Where a remediation stands. Written to `status` *before* anything it permits is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Phase {
@@ -11,7 +21,10 @@ pub enum Phase {
     Accepted,
     /// An off may be sent, or may have been.
     Isolating {
-        /// Counted from 1.
+        /// The level that is sent to.
+        #[serde(default = "first")]
+        level: Level,
+        /// Of this level, counted from 1.
         attempt: u32,
         /// The same switch was read ON since the node booted, before any off of ours (P2, Witness).
         seen_on: bool,
@@ -34,7 +47,10 @@ pub enum Phase {
     },
     /// What is ours comes off the node, and the machine is switched on again.
     Restoring {
-        /// Of switching on, counted from 1.
+        /// The level that is switched on: those that were sent an off are, in reverse.
+        #[serde(default = "first")]
+        level: Level,
+        /// Of switching it on, counted from 1.
         attempt: u32,
         /// No off of ours was decided later.
         off: Time,
@@ -70,12 +86,14 @@ impl Phase {
         match self {
             Phase::Accepted => claim == Claim::Ours,
             Phase::Proving { .. } | Phase::Releasing { .. } | Phase::Restoring { .. } => true,
-            Phase::Isolating { .. } | Phase::Done { .. } => barrier,
+            // The first level was looked at in Accepted. Others are before their first off (P2).
+            Phase::Isolating { level, attempt, seen_on } => barrier || (level > FIRST && attempt == 1 && !seen_on),
+            Phase::Done { .. } => barrier,
             Phase::Halted { rest: Rest { yielded: true, .. }, .. } => barrier,
             Phase::Halted { why, off, rest: Rest { yielded: false, .. } } => match why {
-                Why::Unheard | Why::NotProven => true,
+                Why::Unheard | Why::NotProven | Why::Unconfirmed => true,
                 Why::Held(_) => barrier || off.is_some(), // else Accepted looks
-                Why::Refused | Why::WrongMachine => edited,
+                Why::Refused | Why::WrongMachine | Why::Denied => edited,
                 Why::NotRestored => barrier || edited, // the node's own life tells
                 Why::TimedOut | Why::NodeGone | Why::NewOrder => barrier,
                 Why::Busy | Why::Unresolved => barrier,
@@ -94,6 +112,30 @@ impl Phase {
         }
     }
 
+    /// Tells whether evidence is weighed in this phase: whether what other devices say matters, and what people do.
+    pub fn is_judged(self) -> bool {
+        match self {
+            Phase::Proving { .. } | Phase::Releasing { .. } => true,
+            Phase::Halted { why, off, .. } => match why {
+                Why::Unheard | Why::NotProven | Why::Unconfirmed => off.is_some(),
+                // A device of another level may come back.
+                Why::Refused | Why::WrongMachine => off.is_some(),
+                Why::Busy | Why::Held(_) | Why::Unresolved | Why::Denied => false,
+                Why::NotRestored | Why::NewOrder | Why::TimedOut | Why::NodeGone => false,
+            },
+            Phase::Accepted | Phase::Isolating { .. } | Phase::Restoring { .. } | Phase::Done { .. } => false,
+        }
+    }
+
+    /// Returns the level that is acted on, where the phase has one.
+    pub fn level(self) -> Option<Level> {
+        match self {
+            Phase::Isolating { level, .. } | Phase::Restoring { level, .. } => Some(level),
+            Phase::Proving { .. } | Phase::Releasing { .. } | Phase::Halted { .. } => self.off().map(|off| off.level),
+            Phase::Accepted | Phase::Done { .. } => None,
+        }
+    }
+
     /// Returns the phase with no time later than `now`, if it has any.
     pub(super) fn not_after(self, now: Time) -> Option<Self> {
         let off = |off: Off| Off { at: off.at.min(now), ..off };
@@ -104,8 +146,8 @@ impl Phase {
             Phase::Releasing { attempt, off: sent, since } => {
                 Phase::Releasing { attempt, off: off(sent), since: since.min(now) }
             }
-            Phase::Restoring { attempt, off, on, then } => {
-                Phase::Restoring { attempt, off: off.min(now), on: on.map(|on| on.min(now)), then }
+            Phase::Restoring { level, attempt, off, on, then } => {
+                Phase::Restoring { level, attempt, off: off.min(now), on: on.map(|on| on.min(now)), then }
             }
             Phase::Done { rest: quiet } => Phase::Done { rest: rest(quiet) },
             Phase::Halted { why, off: sent, rest: quiet } => {
@@ -123,8 +165,11 @@ pub struct Off {
     pub at: Time,
     /// It was answered with success; until then an Off is hearsay (I2).
     pub answered: bool,
-    /// The same switch was read ON before it (P2, Witness).
+    /// The same switch was read ON before it (P2, Witness); of several, each.
     pub seen_on: bool,
+    /// Which devices were sent it.
+    #[serde(default = "first")]
+    pub level: Level,
 }
 
 /// How Done and Halted rest until the remediation is deleted (L5, L6).
@@ -170,6 +215,10 @@ pub enum Why {
     Unheard,
     /// The machine could not be proven off; goes on when it can.
     NotProven,
+    /// A person is asked to make sure, and has not said so yet; goes on when somebody has.
+    Unconfirmed,
+    /// A person said that the node is not to be taken for isolated.
+    Denied,
     /// The machine could not be switched on again.
     NotRestored,
     /// The wrong machine is on again; starts anew when nothing of ours is in flight any more (A2).
@@ -248,7 +297,7 @@ impl Leave {
 mod tests {
     use super::*;
 
-    const OFF: Off = Off { at: 7, answered: true, seen_on: true };
+    const OFF: Off = Off { at: 7, answered: true, seen_on: true, level: FIRST };
 
     fn halted(why: Why, off: Option<Off>, yielded: bool) -> Phase {
         Phase::Halted { why, off, rest: Rest { quiet: Some(9), yielded } }
@@ -280,10 +329,10 @@ mod tests {
         let since = 8;
         for (phase, off) in [
             (Phase::Accepted, None),
-            (Phase::Isolating { attempt: 1, seen_on: true }, None),
+            (Phase::Isolating { level: FIRST, attempt: 1, seen_on: true }, None),
             (Phase::Proving { attempt: 1, off: OFF }, Some(OFF)),
             (Phase::Releasing { attempt: 1, off: OFF, since }, Some(OFF)),
-            (Phase::Restoring { attempt: 1, off: since, on: None, then: Then::Leave }, None),
+            (Phase::Restoring { level: FIRST, attempt: 1, off: since, on: None, then: Then::Leave }, None),
             (Phase::Done { rest: Rest::NEW }, None),
             (halted(Why::NotProven, Some(OFF), false), Some(OFF)),
         ] {

@@ -22,6 +22,44 @@ pub enum Reading {
     Refused,
 }
 
+impl Reading {
+    /// What the devices of a level come to, of which each must be off: whether the machine may run, and whether only some
+    /// of them say so. Two feeds of one machine, of which one is on, are a machine that runs.
+    pub fn of_all(all: &[Self]) -> (Self, bool) {
+        let any = |wanted: fn(&Self) -> bool| all.iter().any(wanted);
+        let off = any(|reading| matches!(reading, Reading::Isolated { .. }));
+        if any(|reading| *reading == Reading::Running) {
+            return (Reading::Running, all.iter().any(|reading| *reading != Reading::Running));
+        }
+        if any(|reading| *reading == Reading::Refused) {
+            return (Reading::Refused, false);
+        }
+        if !off || any(|reading| *reading == Reading::Unknown) {
+            return (Reading::Unknown, false);
+        }
+        // From when the last of them was off, and as old as the oldest.
+        let spans = all.iter().filter_map(|reading| match reading {
+            Reading::Isolated { first, last } => Some((*first, *last)),
+            Reading::Running | Reading::Unknown | Reading::Refused => None,
+        });
+        let (first, last) = spans.fold((0, Mono::MAX), |(first, last), span| (first.max(span.0), last.min(span.1)));
+        (Reading::Isolated { first, last }, false)
+    }
+}
+
+impl Identity {
+    /// Whose machine several devices speak of: each must say the same, and one that says another's spoils all.
+    pub fn of_all(all: &[Self]) -> Self {
+        let any = |wanted: Self| all.contains(&wanted);
+        match () {
+            () if any(Identity::Other) => Identity::Other,
+            () if all.is_empty() || any(Identity::Unsaid) => Identity::Unsaid,
+            () if any(Identity::Attested) => Identity::Attested,
+            () => Identity::Same,
+        }
+    }
+}
+
 /// Whose machine the isolator says it is: its system UUID against the Node's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Identity {
@@ -29,8 +67,10 @@ pub enum Identity {
     Same,
     /// Another's.
     Other,
-    /// It says none, or none that means anything, or was told not to be asked.
+    /// It says none, or none that means anything, or was told not to be asked. (Of several devices: one of them.)
     Unsaid,
+    /// No device, but a person says that it is this Node's, of this boot, and answers this very question.
+    Attested,
 }
 
 /// Why the right machine is meant (P2).
@@ -40,6 +80,8 @@ pub enum Binding {
     Identity,
     /// The same switch was read ON before our off, and OFF after it.
     Witness,
+    /// A person has made sure. Ranks below what was read from a device.
+    Person,
 }
 
 /// Why a reading is no proof.
@@ -115,6 +157,9 @@ impl Case {
             // A mis-wired outlet shows only by the node's next renewal (P3).
             Identity::Unsaid if off.seen_on => (Binding::Witness, policy.renewal, policy.renewal),
             Identity::Unsaid => return Err(Doubt::Unbound),
+            // Whoever pulled the wrong plug learns it by the node's next renewal, like a mis-wired outlet. And since it was
+            // asked: what was seen of an earlier question is no beginning for this one.
+            Identity::Attested => (Binding::Person, policy.renewal, policy.renewal),
             Identity::Other => return Err(Doubt::WrongMachine),
         };
         if !off.answered || now.wall < off.at.saturating_add(wait) {

@@ -3,42 +3,46 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use agents::SystemUuid;
+use agents::{Access, SystemUuid};
 use k8s_openapi::api::core::v1::Node;
 
-use super::Observer;
+use tokio::time::Instant;
+
+use super::{Device, Observer, Said};
 use crate::api::{Driver, Order};
 use crate::decide::{Identity, Reading};
 use crate::devices::{self, Asking, Boot};
 use crate::isolate::{Isolator, Sight, State};
-use crate::resolve::Resolved;
 
 /// How long one look may take: a BMC under load answers in 1 to 3 s; later than this is no answer.
 pub(super) const LOOK: Duration = Duration::from_secs(5);
 /// How long one look through a script may take: it starts an interpreter, and may log in by telnet at human speed.
 pub(super) const LOOK_SCRIPT: Duration = Duration::from_secs(15);
 
+/// A device, and who asks.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'a> {
+    /// The remediation's UID.
+    pub uid: &'a str,
+    /// The device's order.
+    pub order: &'a Order,
+    /// How it is reached.
+    pub access: &'a Access,
+    /// What order and access were resolved from.
+    pub inputs: &'a str,
+}
+
 impl Observer {
     /// Looks, if it `looks`; the device is built whether it does or not.
     pub(super) async fn look(
         &self,
-        uid: &str,
-        order: &Order,
-        now: &Resolved,
+        subject: Subject<'_>,
         node: Option<&Node>,
         looks: bool,
     ) -> (Option<Arc<dyn Isolator>>, Option<Sight>) {
-        let Some((served, access)) = now.first().and_then(|now| Some((&now.order, now.access.as_ref()?))) else {
-            let nobody = agents::Error::Config("there is nobody to ask".to_owned());
-            return (None, Some(Sight::failed(&nobody)));
-        };
-        // What spec and Secrets say now is for the agent that they name now.
-        let is_served = order.agent == served.agent && order.driver == served.driver;
-        let build = || match is_served {
-            true => self.workshop.build(devices::device(order, access)),
-            false => Err(agents::Error::Config("the spec now has another agent than was pinned".to_owned())),
-        };
-        match self.memories.device(uid, order, &now.inputs, build) {
+        let Subject { uid, order, access, inputs } = subject;
+        let build = || self.workshop.build(devices::device(order, access));
+        match self.memories.device(uid, order, inputs, build) {
             Err(error) => (None, Some(Sight::failed(&error))),
             Ok(device) if looks => {
                 let by = self.clock.deadline(match order.driver {
@@ -48,13 +52,49 @@ impl Observer {
                 // The device keeps its own deadline; this one holds whatever it does.
                 let sight = self.devices.urgent(order, by, device.look(by)).await;
                 let sight = sight.unwrap_or_else(|| Sight::failed(&agents::Error::Deadline { doing: "looking" }));
-                let account = self.devices.account(access);
-                let asking = Asking { order, account, asker: uid, inputs: &now.inputs };
+                let asking = Asking { order, account: self.devices.account(access), asker: uid, inputs };
                 self.devices.saw(&asking, node.and_then(boot), &sight);
                 (Some(device), Some(sight))
             }
             Ok(device) => (Some(device), None),
         }
+    }
+}
+
+/// What the devices of a level, or a person, come to.
+pub(super) struct Seeing {
+    pub reading: Reading,
+    pub partly: bool,
+    pub nobody: bool,
+    pub identity: Identity,
+    /// As old as the oldest of them.
+    pub read_at: Option<Instant>,
+}
+
+impl Seeing {
+    /// Each of the devices must be off, and must be the node's.
+    pub(super) fn of(devices: &[Device], shared: bool) -> Self {
+        let sights: Vec<_> = devices.iter().filter_map(|d| Some((&d.order, d.sight.as_ref()?))).collect();
+        // Whoever was not asked has not answered.
+        let complete = sights.len() == devices.len() && !devices.is_empty();
+        let readings: Vec<_> = sights.iter().map(|(_, sight)| Reading::from(*sight)).collect();
+        let (reading, partly) = match complete {
+            true => Reading::of_all(&readings),
+            false => (Reading::Unknown, false),
+        };
+        let identities: Vec<_> = sights.iter().map(|(order, sight)| identity(order, shared, sight)).collect();
+        Self {
+            reading,
+            partly,
+            nobody: sights.iter().any(|(_, sight)| sight.label == Some("BMCUnreachable")),
+            identity: Identity::of_all(&identities),
+            read_at: sights.iter().map(|(_, sight)| sight.read_at).min(),
+        }
+    }
+
+    pub(super) fn of_a_person(said: &Said, read_at: Instant) -> Self {
+        let (sight, identity) = said.sight(read_at);
+        Self { reading: Reading::from(&sight), partly: false, nobody: false, identity, read_at: Some(read_at) }
     }
 }
 
@@ -95,8 +135,6 @@ impl From<&Sight> for Reading {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
-
     use super::*;
 
     const OURS: &str = "33221100-5544-7766-8899-aabbccddeef0";

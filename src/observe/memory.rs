@@ -4,13 +4,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use tokio::time::Instant;
 
 use super::pulse::Pulse;
 use crate::api::Order;
 use crate::decide::{Mono, Now, Reading, Time};
-use crate::isolate::Isolator;
+use crate::isolate::{Isolator, Sight};
 
 /// A pod whose deletion failed so often, for whatever reason, is waited for: a webhook for it may run on this very node. Each
 /// try may take 5 s, and a release has 60.
@@ -37,7 +39,8 @@ struct Memory {
     answer: Option<String>,
     failures: BTreeMap<String, u32>,
     refused: BTreeMap<String, String>,
-    device: Option<(Key, Arc<dyn Isolator>)>,
+    devices: Vec<(Key, Arc<dyn Isolator>)>,
+    others: Vec<(Order, Sight)>,
 }
 
 /// What a device was built from: the order, and the versions of the spec and Secrets that gave its credentials.
@@ -99,15 +102,30 @@ impl Memories {
         build: impl FnOnce() -> Result<Box<dyn Isolator>, agents::Error>,
     ) -> Result<Arc<dyn Isolator>, agents::Error> {
         self.with(uid, |memory| {
-            if let Some((key, device)) = &memory.device
-                && key.0 == *order
-                && key.1 == inputs
-            {
+            // Of older inputs none is asked for again.
+            memory.devices.retain(|(key, _)| key.1 == inputs);
+            if let Some((_, device)) = memory.devices.iter().find(|(key, _)| key.0 == *order) {
                 return Ok(device.clone());
             }
             let device: Arc<dyn Isolator> = build()?.into();
-            memory.device = Some(((order.clone(), inputs.to_owned()), device.clone()));
+            memory.devices.push(((order.clone(), inputs.to_owned()), device.clone()));
             Ok(device)
+        })
+    }
+
+    /// Notes what a device of another level than the one that is acted on has said.
+    pub(super) fn heard(&self, uid: &str, order: &Order, sight: &Sight) {
+        self.with(uid, |memory| {
+            memory.others.retain(|(known, _)| known != order);
+            memory.others.push((order.clone(), sight.clone()));
+        });
+    }
+
+    /// Returns what such a device said, if that is not older than `age`.
+    pub(super) fn said(&self, uid: &str, order: &Order, now: Instant, age: Duration) -> Option<Sight> {
+        self.with(uid, |memory| {
+            let (_, sight) = memory.others.iter().find(|(known, _)| known == order)?;
+            (now.saturating_duration_since(sight.read_at) < age).then(|| sight.clone())
         })
     }
 

@@ -6,12 +6,14 @@
 //! look again.
 
 mod holds;
+mod levels;
 mod look;
 mod memory;
 mod peers;
 mod preview;
 mod pulse;
 mod set;
+mod word;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,19 +23,23 @@ use kube::{Api, Client, ResourceExt};
 use tokio::time::Instant;
 
 pub use holds::Holds;
-use look::{LOOK, boot, identity};
+pub use levels::Device;
+use levels::Others;
+use look::{LOOK, Seeing, boot};
 pub use memory::{Memories, Series};
 use peers::system_uuid;
 pub use preview::{Peek, Preview};
+use pulse::Felt;
 pub use set::Left;
+pub use word::Said;
 
-use crate::api::{DurationError, FenceAgentsRemediation, IdentityPolicy, Set};
+use crate::api::{Driver, DurationError, FenceAgentsRemediation, IdentityPolicy, Set};
 use crate::breaker::Breaker;
 use crate::clock::{Clock, millis};
 use crate::cluster::{self, call};
-use crate::decide::{Case, Claim, Identity, Leave, Millis, Order, Phase, Pods, Policy, Reading, Rest, Volumes, Why};
+use crate::decide::{Case, Claim, Leave, Level, Levels, Millis, Phase, Pods, Policy, Rest, Volumes, Why, Word};
 use crate::devices::Devices;
-use crate::isolate::{Isolator, Scripts, Sight, Workshop};
+use crate::isolate::{Scripts, Workshop};
 use crate::resolve::{self, Action, Resolved};
 use crate::{marks, status};
 
@@ -100,11 +106,15 @@ pub struct Scene {
     pub case: Case,
     /// What spec and Secrets say now.
     pub resolved: Result<Resolved, resolve::Error>,
-    /// The isolator of the pinned order, if it can be built.
-    pub device: Option<Arc<dyn Isolator>>,
-    /// What it saw, if it was looked at.
-    pub sight: Option<Sight>,
-    /// The series of Offs that the sight belongs to.
+    /// The devices of the level that is acted on.
+    pub devices: Vec<Device>,
+    /// What a person has said, where one is asked.
+    pub said: Said,
+    /// The device of another level that says On, in words.
+    pub says_on: Option<String>,
+    /// The node's signs of life, as text.
+    pub pulse: String,
+    /// The series of Offs that the devices' words belong to.
     pub series: Option<Series>,
     /// Another Node says the same system UUID: it proves no identity (P2).
     pub shared: bool,
@@ -146,7 +156,8 @@ impl Scene {
     /// Tells whether it is too old to be decided on: whatever waits for time to pass would take it for what is now.
     fn is_stale(&self, now: Instant) -> bool {
         let age = |since| now.saturating_duration_since(since);
-        let looked = self.sight.as_ref().map_or(now, |sight| sight.read_at);
+        let looks = self.devices.iter().filter_map(|device| device.sight.as_ref());
+        let looked = looks.map(|sight| sight.read_at).min().unwrap_or(now);
         age(self.asked) > STALE || age(looked) > STALE || age(self.began) > STALE_WORLD
     }
 }
@@ -207,18 +218,22 @@ impl Observer {
         // L3: another Node with our marks on it (restored from a backup) is freed of them, and of nothing else.
         let node = found.filter(|node| !gone || marks::claimed_by(node) == Some(&uid));
 
-        let pinned = op.order.as_ref().filter(|_| phase != Phase::Accepted);
-        let (policy, resolved) = self.spec(&far, node.as_ref(), &pinned_node.name).await?;
-        let order = match (&resolved, pinned) {
-            (Err(_), _) => Order::Unresolved,
-            (Ok(now), Some(pinned)) if now.first().is_none_or(|now| now.order != *pinned) => Order::Changed,
-            (Ok(_), Some(_) | None) => Order::Same,
+        let pinned = phase != Phase::Accepted;
+        let resolved = self.resolve(&far, node.as_ref(), &pinned_node.name).await?;
+        let level = levels::level(phase, &op, &resolved);
+        let (policy, resolved) = match policy(&far, level) {
+            Ok(policy) => (policy, resolved),
+            Err(error) => (fallback(), Err(error)),
         };
+        let order = levels::order(&op, pinned, level, &resolved);
         let edited = resolved.as_ref().is_ok_and(|now| Some(&now.inputs) != op.inputs.as_ref());
         let restore = match (&resolved, op.action.as_deref()) {
             (Ok(now), _) => now.action == Action::Reboot,
             (Err(_), pinned) => pinned != Some(OFF),
         };
+        // Whoever made sure of the machine switches it on: hands may be in it.
+        let by_hand = status.and_then(|status| status.proof.as_ref()).is_some_and(|proof| proof.kind == BY_HAND);
+        let restore = restore && !by_hand;
 
         let (claim, holder) = self.claim(&uid, phase, node.as_ref()).await?;
         let barrier = claim != Claim::Others && node.as_ref().is_some_and(marks::barred);
@@ -254,24 +269,40 @@ impl Observer {
             (Phase::Accepted, Some(node)) if looks => self.shares_its_uuid(node).await?,
             (_, Some(_) | None) => op.shared_uuid,
         };
-        let named = pinned.or(resolved.as_ref().ok().and_then(Resolved::first).map(|now| &now.order));
-        let (device, sight) = match (named, &resolved) {
-            (Some(order), Ok(now)) => self.look(&uid, order, now, ours, looks).await,
-            (None, _) | (_, Err(_)) => (None, None),
-        };
+        let named = levels::devices(&op, pinned, level, &resolved);
+        let asks_a_person = named.iter().any(|(order, _)| order.driver == Driver::Person);
+        let inputs = resolved.as_ref().map(|now| now.inputs.as_str()).unwrap_or_default();
+        let (devices, others) = tokio::join!(self.look_at(&uid, named, inputs, ours, looks), async {
+            match phase.is_judged() && !gone {
+                true => self.others(&uid, &op, &resolved, level, shared, ours).await,
+                false => Others::default(),
+            }
+        });
         // After the look: one that nobody answered ends what was witnessed before it (P2).
-        let witnessed = named
-            .zip(ours.and_then(boot))
-            .is_some_and(|(order, boot)| self.devices.witnessed(order, boot, Instant::now()));
-        let identity = match (&sight, named) {
-            (Some(sight), Some(order)) => identity(order, shared, sight),
-            _ => Identity::Unsaid,
+        let witnesses = |order, boot| self.devices.witnessed(order, boot, Instant::now());
+        let witnessed = ours
+            .and_then(boot)
+            .is_some_and(|boot| !devices.is_empty() && devices.iter().all(|device| witnesses(&device.order, boot)));
+        let request = status.and_then(|status| status.request.as_ref()).filter(|_| asks_a_person && !gone);
+        let said = match request.filter(|_| phase.is_judged()) {
+            Some(request) => Some(self.word(&far, request, op.pulse.as_deref(), others.on.as_deref()).await?),
+            None => None,
+        };
+        let seen = match &said {
+            Some((said, read_at)) => Seeing::of_a_person(said, *read_at),
+            None => Seeing::of(&devices, shared),
+        };
+        let word = match (asks_a_person, &said) {
+            (false, _) => Word::NotAsked,
+            (true, None) => Word::Awaited,
+            (true, Some((said, _))) => said.word(),
         };
         // S1, P3: also where the device is left alone, the node itself may show life.
         let listens = claim != Claim::Others;
         let expected = pinned_node.uid.as_deref().filter(|_| !gone);
         let asked = Instant::now();
-        let (reading, series, life) = self.remember(&uid, &pinned_node.name, listens, sight.as_ref(), expected).await?;
+        let felt = self.remember(&uid, &pinned_node.name, listens, &seen, expected).await?;
+        let Felt { reading, series, life, pulse } = felt;
 
         let case = Case {
             policy: Policy { restore, ..policy },
@@ -280,8 +311,12 @@ impl Observer {
             order,
             edited,
             reading,
-            identity,
-            other_on: false,
+            partly: seen.partly,
+            nobody: seen.nobody,
+            identity: seen.identity,
+            word,
+            levels: Levels { revived: others.revived, ..levels::levels(&op, &resolved, level) },
+            other_on: others.on.is_some(),
             life,
             hold,
             admitted,
@@ -301,8 +336,10 @@ impl Observer {
             node,
             case,
             resolved,
-            device,
-            sight,
+            devices,
+            said: said.map(|(said, _)| said).unwrap_or_default(),
+            says_on: others.on,
+            pulse,
             series,
             shared,
             set,
@@ -322,28 +359,27 @@ impl Observer {
     }
 
     /// Resolves the spec. An API server that does not answer is no reason to halt: nothing is decided then.
-    async fn spec(
+    async fn resolve(
         &self,
         far: &FenceAgentsRemediation,
         node: Option<&Node>,
         name: &str,
-    ) -> Result<(Policy, Result<Resolved, resolve::Error>), Error> {
+    ) -> Result<Result<Resolved, resolve::Error>, Error> {
         let expected = node.and_then(system_uuid).filter(|_| far.spec.identity_policy() == IdentityPolicy::Enforce);
         let by = self.clock.deadline(LOOK);
         let resolved = resolve::resolve(self.client.clone(), far, name, expected, &*self.scripts, by).await;
-        // Only the first level is acted upon.
-        let resolved = resolved.and_then(|all| all.levels[0].as_ref().map(drop).map_err(Clone::clone).map(|()| all));
-        match (policy(far), resolved) {
+        match resolved {
             // A Secret that may not be read is somebody's to put right, and they must be told.
-            (_, Err(error)) if error.may_pass() && !matches!(error, resolve::Error::SecretForbidden { .. }) => {
+            Err(error) if error.may_pass() && !matches!(error, resolve::Error::SecretForbidden { .. }) => {
                 Err(error.into())
             }
-            (Ok(policy), resolved) => Ok((policy, resolved)),
-            (Err(error), _) => Ok((fallback(), Err(error))),
+            resolved => Ok(resolved),
         }
     }
 }
 
+/// The kind of a proof that rests on a person's word.
+pub const BY_HAND: &str = "HumanConfirmed";
 /// The action that is not restored from.
 pub const OFF: &str = "off";
 
@@ -362,17 +398,24 @@ fn leave(far: &FenceAgentsRemediation, gone: bool) -> Leave {
     }
 }
 
-fn policy(far: &FenceAgentsRemediation) -> Result<Policy, resolve::Error> {
+/// The numbers of a level. What may still land is covered by the longest patience of all: an off of one level is waited for
+/// while another is restored.
+fn policy(far: &FenceAgentsRemediation, level: Level) -> Result<Policy, resolve::Error> {
     let spec = &far.spec;
     let length_of = |field: &str, length: Result<Duration, DurationError>| {
         let length =
             length.map_err(|_| resolve::Error::Invalid { parameter: field.to_owned(), want: "a duration like 60s" })?;
         Ok::<_, resolve::Error>(Millis::try_from(length.as_millis()).unwrap_or(Millis::MAX))
     };
+    let mut patience = 0;
+    for level in 1..=spec.levels.len() + 1 {
+        patience = patience.max(length_of("timeout", spec.timeout_at(level))?);
+    }
+    let index = usize::try_from(level).unwrap_or(usize::MAX);
     Ok(Policy {
-        attempts: u32::try_from(spec.attempts()).unwrap_or(1),
-        patience: length_of("timeout", spec.timeout())?.max(PATIENCE_MIN),
-        gap: length_of("retryinterval", spec.retry_interval())?.max(GAP_MIN),
+        attempts: u32::try_from(spec.attempts_at(index)).unwrap_or(1),
+        patience: patience.max(PATIENCE_MIN),
+        gap: length_of("retryinterval", spec.retry_interval_at(index))?.max(GAP_MIN),
         release_timeout: length_of("releaseTimeout", spec.release_timeout())?.max(RELEASE_MIN),
         ..fallback()
     })

@@ -182,7 +182,7 @@ fn is_control_plane(node: &Node) -> bool {
     CONTROL_PLANE.iter().any(|label| node.labels().contains_key(*label))
 }
 
-fn ready(node: &Node) -> bool {
+pub(super) fn ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
 }

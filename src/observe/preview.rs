@@ -4,10 +4,10 @@ use k8s_openapi::api::core::v1::Node;
 
 use tokio::time::timeout_at;
 
-use super::look::{LOOK, LOOK_SCRIPT, boot, identity};
+use super::look::{LOOK, LOOK_SCRIPT, Subject, boot, identity};
 use super::{Error, Observer, fallback, policy};
 use crate::api::{Driver, FenceAgentsRemediation};
-use crate::decide::{Identity, Policy};
+use crate::decide::{FIRST, Identity, Policy};
 use crate::devices::Asking;
 use crate::isolate::Sight;
 use crate::machine;
@@ -25,7 +25,7 @@ pub struct Preview {
 
 impl Preview {
     fn nowhere(far: &FenceAgentsRemediation, why: String) -> Self {
-        Self { node: None, policy: policy(far).unwrap_or_else(|_| fallback()), resolved: Err(why) }
+        Self { node: None, policy: policy(far, FIRST).unwrap_or_else(|_| fallback()), resolved: Err(why) }
     }
 }
 
@@ -51,7 +51,11 @@ impl Observer {
             Err(nowhere) => return Ok(Preview::nowhere(far, nowhere.to_string())),
         };
         let node = self.node(&name).await?;
-        let (policy, resolved) = self.spec(far, node.as_ref(), &name).await?;
+        let resolved = self.resolve(far, node.as_ref(), &name).await?;
+        let (policy, resolved) = match policy(far, FIRST) {
+            Ok(policy) => (policy, resolved),
+            Err(error) => (fallback(), Err(error)),
+        };
         let resolved = match (&node, resolved) {
             (None, _) => Err(format!("there is no Node {name}")),
             (Some(_), resolved) => resolved.map_err(|error| error.to_string()),
@@ -63,14 +67,14 @@ impl Observer {
     /// account there that was refused. The device is not given out: nothing can be commanded.
     pub async fn peek(&self, uid: &str, node: Option<&Node>, resolved: &Resolved) -> Option<Peek> {
         let Device { order, access } = resolved.first()?;
+        let (access, inputs) = (access.as_ref()?, resolved.inputs.as_str());
         // Whether another Node says this UUID is not looked into: it would take the right to list them.
         let whose = |sight: &Sight| identity(order, false, sight);
-        let device = match self.look(uid, order, resolved, node, false).await {
+        let device = match self.look(Subject { uid, order, access, inputs }, node, false).await {
             (Some(device), _) => device,
             (None, sight) => return sight.map(|sight| Peek { identity: whose(&sight), sight, asked: false }),
         };
-        let account = self.devices.account(access.as_ref()?);
-        let asking = Asking { order, account, asker: uid, inputs: &resolved.inputs };
+        let asking = Asking { order, account: self.devices.account(access), asker: uid, inputs };
         let time = match order.driver {
             Driver::Native | Driver::Person => LOOK,
             Driver::Script => LOOK_SCRIPT,

@@ -180,9 +180,9 @@ impl Watch {
         match (off.identity, off.seen_on) {
             (Identity::Other, _) => Verdict::NoProof(Lack::WrongMachine),
             (Identity::Same, true) => Verdict::Seen { at: off.at, binding: Binding::Identity },
-            (Identity::Unsaid, true) => Verdict::Seen { at: off.at, binding: Binding::Witness },
+            (Identity::Unsaid | Identity::Attested, true) => Verdict::Seen { at: off.at, binding: Binding::Witness },
             (Identity::Same, false) => Verdict::NoProof(Lack::Hearsay),
-            (Identity::Unsaid, false) => Verdict::NoProof(Lack::Unbound),
+            (Identity::Unsaid | Identity::Attested, false) => Verdict::NoProof(Lack::Unbound),
         }
     }
 }
@@ -191,9 +191,9 @@ impl Off {
     fn worth(self) -> u8 {
         match (self.identity, self.seen_on) {
             (Identity::Other, _) => 0,
-            (Identity::Unsaid, false) => 1,
+            (Identity::Unsaid | Identity::Attested, false) => 1,
             (Identity::Same, false) => 2,
-            (Identity::Unsaid, true) => 3,
+            (Identity::Unsaid | Identity::Attested, true) => 3,
             (Identity::Same, true) => 4,
         }
     }
@@ -210,7 +210,7 @@ impl fmt::Display for Watch {
             f.write_str(name(*state))?;
             f.write_str(match identity {
                 Identity::Other => " of another machine",
-                Identity::Same | Identity::Unsaid => "",
+                Identity::Same | Identity::Unsaid | Identity::Attested => "",
             })?;
             match from == to {
                 true => write!(f, " {}", Seconds(*from))?,

@@ -58,7 +58,7 @@ pub fn reading(at: Millis, sight: &Sight, identity: Identity) {
     let whose = match identity {
         Identity::Same => "same",
         Identity::Other => "other",
-        Identity::Unsaid => "unsaid",
+        Identity::Unsaid | Identity::Attested => "unsaid",
     };
     let after = Seconds(at);
     tracing::info!(finding = "reading", read, identity = whose, source, "after {after}: {}", sight.said);

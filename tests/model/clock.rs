@@ -39,8 +39,11 @@ impl State {
                 }
             }
         }
+        if self.ladder.late > 0 {
+            self.late_socket(world);
+        }
         if self.on && self.talks {
-            self.beat();
+            self.beat(world);
         }
         for hand in &mut self.hands {
             match hand.act {
@@ -72,8 +75,8 @@ fn aged(phase: Phase, by: Time) -> Phase {
         Accepted | Isolating { .. } => phase,
         Proving { attempt, off } => Proving { attempt, off: off_of(off, if off.answered { LONG } else { CAP }) },
         Releasing { attempt, off, since } => Releasing { attempt, off: off_of(off, CAP), since: old(since, CAP) },
-        Restoring { attempt, off, on, then } => {
-            Restoring { attempt, off: old(off, LONG), on: on.map(|t| old(t, CAP)), then }
+        Restoring { level, attempt, off, on, then } => {
+            Restoring { level, attempt, off: old(off, LONG), on: on.map(|t| old(t, CAP)), then }
         }
         Done { rest } => Done { rest: rest_of(rest, CAP) },
         Halted { why: why @ Why::NotRestored, off, rest } => {

@@ -3,9 +3,10 @@
 
 use std::collections::HashSet;
 
-use ringfence::decide::{Leave, Order, Phase, Power, Rest, Why};
+use ringfence::decide::{Leave, Order, Phase, Power, Reading, Rest, Why, Word};
 
 use crate::explore::{Fast, Key, key};
+use crate::levels::{Kind, Socket, kind};
 use crate::memory::BLANK;
 use crate::state::{Act, Bmc, Deed, FRESH, Hand, IDLE, Pod, State};
 use crate::world::World;
@@ -134,7 +135,7 @@ fn step(state: &State, frozen: Frozen, held: bool, world: &World) -> Alone {
                     x.hands[0] = IDLE;
                     x.tick(world);
                     if frozen == Frozen::War {
-                        x.boot();
+                        x.boot(world);
                     }
                     if x == *state {
                         return Alone::Rests;
@@ -149,7 +150,7 @@ fn step(state: &State, frozen: Frozen, held: bool, world: &World) -> Alone {
         }
         Act::Send(power, answered, silent) => {
             let answer = send(&mut x, power, state.hands[0], frozen, world);
-            x.sent(0, if answer { answered } else { silent });
+            x.sent(0, if answer { answered } else { silent }, world);
         }
         Act::Do(Deed::Delete) if held => {
             x.hands[0] = IDLE;
@@ -164,6 +165,11 @@ fn step(state: &State, frozen: Frozen, held: bool, world: &World) -> Alone {
 
 /// Carries a command out, or not; tells whether success was heard.
 fn send(x: &mut State, power: Power, hand: Hand, frozen: Frozen, world: &World) -> bool {
+    match kind(hand.level, world) {
+        Kind::Bmc => {}
+        Kind::Sockets => return x.tell_sockets(power, world),
+        Kind::Person => return true,
+    }
     if !x.obeys(hand.wrong, world) {
         return false;
     }
@@ -193,29 +199,72 @@ fn at_rest(x: &State, world: &World) -> Option<&'static str> {
         Phase::Releasing { .. } => Some("waits for ever in Releasing"),
         Phase::Restoring { .. } => Some("waits for ever in Restoring"),
         Phase::Done { .. } | Phase::Halted { .. } if awaited => Some("keeps the node from its next remediation"),
-        Phase::Done { .. } | Phase::Halted { .. } if x.bmc == Bmc::Locked && !view.barrier && x.looks(world) => {
+        Phase::Done { .. } | Phase::Halted { .. }
+            if x.bmc == Bmc::Locked && x.kind(world) == Kind::Bmc && !view.barrier && x.looks(world) =>
+        {
             Some("asks a BMC that refuses again and again")
         }
         Phase::Done { .. } | Phase::Halted { rest: Rest { yielded: true, .. }, .. } => None,
         Phase::Halted { why, off, rest: Rest { yielded: false, .. } } => match (why, off) {
+            (Why::NotProven | Why::Unheard | Why::Refused | Why::WrongMachine, Some(_))
+                if x.levels(world).next.is_some() =>
+            {
+                Some("rests, and another level is left")
+            }
+            (Why::NotProven | Why::Unheard | Why::Refused | Why::WrongMachine, _) if x.obedient(world) => {
+                Some("rests, and the sockets would have done it")
+            }
+            (Why::NotProven | Why::Refused | Why::WrongMachine | Why::Unconfirmed | Why::Denied, Some(_))
+                if view.revived.is_some() =>
+            {
+                Some("rests, and the BMC is back")
+            }
+            (Why::Unconfirmed, _) if view.word == Word::Unjudged => Some("rests, and does not judge"),
+            (Why::Unconfirmed, _) if view.word == Word::Given && !view.other_on && !x.talks => {
+                Some("rests, and a person's word counts")
+            }
             (Why::TimedOut | Why::NodeGone | Why::NotRestored, _) => None,
             (_, Some(_)) if case_order == Order::Changed => Some("rests on an order that was corrected"),
-            (Why::Unheard, _) if matches!(x.bmc, Bmc::Up | Bmc::Hearsay) && !x.unresolved => {
+            (Why::Unheard, _) if x.kind(world) == Kind::Bmc && x.speaks(world) => {
                 Some("rests Unheard, and the BMC speaks")
             }
             (Why::Held(_), _) if x.quorum && x.bmc != Bmc::Locked => Some("rests for a quorum that is there"),
-            (Why::Refused | Why::WrongMachine, _) if x.edited => Some("rests, and what it rests for was corrected"),
+            (Why::Refused | Why::WrongMachine | Why::Denied, _) if x.edited => {
+                Some("rests, and what it rests for was corrected")
+            }
             (Why::Unresolved, _) if !x.unresolved => Some("rests for an order that is there"),
             (Why::Busy, _) if !x.other => Some("rests for a node that is free"),
             (Why::NewOrder, _) => Some("rests, and nothing is in flight"),
             (Why::NotProven, Some(off))
-                if !x.on && off.answered && x.bmc == Bmc::Up && !x.unresolved && world.uuid && !x.astray(world) =>
+                if x.kind(world) == Kind::Bmc
+                    && !x.on
+                    && off.answered
+                    && x.bmc == Bmc::Up
+                    && !x.unresolved
+                    && world.uuid
+                    && !x.astray(world) =>
             {
                 Some("rests NotProven before a proof")
             }
             (Why::NotProven | Why::Unheard | Why::Held(_) | Why::Unresolved, _) => None,
-            (Why::Refused | Why::WrongMachine | Why::Busy, _) => None,
+            (Why::Refused | Why::WrongMachine | Why::Busy | Why::Unconfirmed | Why::Denied, _) => None,
         },
+    }
+}
+
+impl State {
+    /// The BMC answers.
+    fn speaks(&self, world: &World) -> bool {
+        matches!(self.bmc_says(world), Reading::Running | Reading::Isolated { .. })
+    }
+
+    /// Both sockets do as they are told, and feed this machine only.
+    fn obedient(&self, world: &World) -> bool {
+        let there = world.levels.contains(&Kind::Sockets) && !self.ladder.fewer;
+        let asks = self.levels(world).next.is_none() && self.kind(world) == Kind::Person;
+        // An off that was held up was an attempt, too; and a level that is begun again may have been switched off before.
+        let sent = !world.quorum || self.phase.off().is_some_and(|off| off.answered && off.seen_on);
+        there && !asks && sent && self.ladder.sockets == [Socket::Works; 2] && !world.miswired && !world.lost
     }
 }
 

@@ -4,7 +4,8 @@
 use ringfence::decide::{Claim, Phase, Reading, Time};
 
 use crate::clock::{NOW, RENEWAL};
-use crate::state::{State, View};
+use crate::levels::Kind;
+use crate::state::{Act, State, View};
 use crate::world::{Flaw, World};
 
 /// The node's last sign of life, as far as a replica knows it.
@@ -56,7 +57,11 @@ impl State {
     }
 
     /// The node renews its Lease.
-    pub fn beat(&mut self) {
+    pub fn beat(&mut self, world: &World) {
+        if world.levels.contains(&Kind::Person) {
+            self.ladder.void = true;
+            self.hands.iter_mut().filter(|hand| hand.act != Act::Idle).for_each(|hand| hand.beat = true);
+        }
         for memory in &mut self.memories {
             match memory.pulse {
                 Pulse::Felt | Pulse::Moved => memory.pulse = Pulse::Moved,

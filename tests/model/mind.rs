@@ -1,21 +1,37 @@
 //! What a replica sees, and what it decides from that: the real `decide`, or one bent by a mutant.
 
 use ringfence::decide::{
-    Case, Claim, Effect, Hold, Identity, Leave, Now, Order, Phase, Pods, Policy, Power, Reading, Step, Volumes, decide,
+    Case, Claim, Effect, Hold, Identity, Leave, Levels, Now, Order, Phase, Pods, Policy, Power, Reading, Step, Volumes,
+    Word, decide,
 };
 
 use crate::clock::{NOW, PATIENCE, RENEWAL};
+use crate::levels::{Kind, kind};
 use crate::state::{Act, Bmc, Deed, Pod, State, View, Volume};
 use crate::world::{Flaw, Slip, World};
 
 impl State {
-    /// What the isolator would say now; the series that an Off belongs to is for the replica to know.
+    /// Off; the series that it belongs to is for the replica to know.
+    pub const OFF: Reading = Reading::Isolated { first: NOW, last: NOW };
+
+    /// What the level that is acted on would say now.
     pub fn reading(&self, world: &World) -> Reading {
-        let off = Reading::Isolated { first: NOW, last: NOW };
+        match self.kind(world) {
+            Kind::Bmc => self.bmc_says(world),
+            Kind::Sockets => self.sockets(world).0,
+            Kind::Person if self.word(world) == Word::Given => Self::OFF,
+            Kind::Person => Reading::Unknown,
+        }
+    }
+
+    /// What the BMC would.
+    pub fn bmc_says(&self, world: &World) -> Reading {
+        let off = Self::OFF;
         let on = self.power(self.device_wrong(), world) && (self.astray(world) || !self.fading);
         match self.bmc {
             Bmc::Locked => Reading::Refused,
             Bmc::Down => Reading::Unknown,
+            Bmc::Up | Bmc::Hearsay if !self.mains(world) => Reading::Unknown,
             Bmc::Up | Bmc::Hearsay if self.unresolved => Reading::Unknown, // no credentials to ask with
             Bmc::Hearsay if !self.astray(world) => off,
             Bmc::Up | Bmc::Hearsay if on => Reading::Running,
@@ -44,11 +60,19 @@ impl State {
     /// What `observe` would see now.
     pub fn view(&self, world: &World) -> View {
         let barrier = self.our_barrier();
-        let reading = if self.looks(world) { self.reading(world) } else { Reading::Unknown };
+        let (looks, kind) = (self.looks(world), self.kind(world));
+        let reading = if looks { self.reading(world) } else { Reading::Unknown };
+        let (_, partly, nobody) = match (looks, kind) {
+            (true, Kind::Sockets) => self.sockets(world),
+            (_, _) => (reading, false, false),
+        };
+        let (other_on, revived) = self.elsewhere(world);
         View {
             reading,
             identity: match reading {
                 Reading::Unknown | Reading::Refused => Identity::Unsaid,
+                Reading::Running | Reading::Isolated { .. } if kind == Kind::Person => Identity::Attested,
+                Reading::Running | Reading::Isolated { .. } if kind == Kind::Sockets => Identity::Unsaid,
                 Reading::Running | Reading::Isolated { .. } if !world.uuid => Identity::Unsaid,
                 Reading::Running | Reading::Isolated { .. } if self.astray(world) => Identity::Other,
                 Reading::Running | Reading::Isolated { .. } => Identity::Same,
@@ -67,6 +91,11 @@ impl State {
                 Volume::Free => Volumes::Attached,
                 Volume::Detached => Volumes::Gone,
             },
+            partly,
+            nobody,
+            word: self.word(world),
+            other_on,
+            revived,
             cr: None,
         }
     }
@@ -83,13 +112,14 @@ impl State {
                 settle: world.settle.into(),
                 max_age: 0,
                 renewal: RENEWAL,
-                restore: world.restore,
+                restore: world.restore && !self.ladder.by_hand,
             },
             phase,
             leave,
             order: match self.pinned_wrong {
                 Some(_) | None if self.unresolved => Order::Unresolved,
                 Some(pinned) if pinned != self.spec_wrong => Order::Changed,
+                Some(_) if self.level_removed(world) => Order::Changed,
                 Some(_) | None => Order::Same,
             },
             edited: self.edited,
@@ -98,12 +128,16 @@ impl State {
                 (Reading::Isolated { last, .. }, None) => Reading::Isolated { first: NOW - RENEWAL, last },
                 (Reading::Running | Reading::Unknown | Reading::Refused, _) => view.reading,
             },
+            partly: view.partly,
+            nobody: view.nobody,
             identity: view.identity,
-            other_on: false,
+            word: view.word,
+            levels: Levels { revived: view.revived, ..self.levels(world) },
+            other_on: view.other_on,
             life: memory.life,
             hold: (!self.quorum).then_some(if world.escalates { Hold::Foreign } else { Hold::Quorum }),
             admitted: self.admitted,
-            witnessed: self.witnessed && !(self.device_wrong() && world.no_plug),
+            witnessed: self.witnessed && self.kind(world) == Kind::Bmc && !(self.device_wrong() && world.no_plug),
             claim: view.claim,
             heir: self.heir,
             barrier: view.barrier,
@@ -124,6 +158,7 @@ impl State {
             Step::Do(effect) => Act::Do(match effect {
                 Effect::Claim => Deed::Claim,
                 Effect::Admit => Deed::Admit,
+                Effect::Judge => Deed::Judge(self.believed(world)),
                 Effect::Bar(_) => Deed::Bar,
                 Effect::Delete(_) => Deed::Delete,
                 Effect::Detach(_) => Deed::Detach,
@@ -147,19 +182,26 @@ impl State {
         if self.bad.is_none() {
             self.bad = self.judge(act, case, view, world);
         }
-        let (cr, wrong) = (self.cr, self.device_wrong());
+        let (cr, wrong, level) = (self.cr, self.device_wrong(), case.levels.now);
         if let Act::Send(..) = act
             && !world.flawed(Flaw::SeriesUnbroken)
         {
             self.memories[r].first = None;
         }
         let hand = &mut self.hands[r];
-        (hand.act, hand.age, hand.cr, hand.wrong) = (act, 0, cr, wrong);
+        (hand.act, hand.age, hand.cr, hand.wrong, hand.level) = (act, 0, cr, wrong, level);
+        if let Act::Enter(Phase::Isolating { level: to, .. }) = act
+            && to != level
+        {
+            hand.gives_up = Some((level, case.failure()));
+        }
     }
 
     /// The command is out; what is left is to write down how it went.
-    pub fn sent(&mut self, r: usize, phase: Phase) {
-        if let Act::Send(Power::Off, ..) = self.hands[r].act {
+    pub fn sent(&mut self, r: usize, phase: Phase, world: &World) {
+        if let Act::Send(Power::Off, ..) = self.hands[r].act
+            && kind(self.hands[r].level, world) != Kind::Person
+        {
             self.off_sent |= self.hands[r].cr == self.cr;
         }
         self.hands[r].act = Act::Enter(phase);

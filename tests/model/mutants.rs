@@ -5,6 +5,8 @@
 
 #[path = "mutants/leave.rs"]
 mod leave;
+#[path = "mutants/levels.rs"]
+mod levels;
 #[path = "mutants/prove.rs"]
 mod prove;
 #[path = "mutants/release.rs"]
@@ -32,7 +34,7 @@ pub struct Mutant {
 
 /// Lists the broken rules, in the order of one remediation.
 pub fn all() -> impl Iterator<Item = &'static Mutant> {
-    prove::MUTANTS.iter().chain(release::MUTANTS).chain(leave::MUTANTS)
+    prove::MUTANTS.iter().chain(release::MUTANTS).chain(leave::MUTANTS).chain(levels::MUTANTS)
 }
 
 /// Where a mutant is noticed: world, property.

@@ -1,8 +1,12 @@
 //! Everything that can happen next.
 
+#[path = "hands.rs"]
+mod hands;
+
 use ringfence::decide::{Leave, Phase, Power, Reading};
 
 use crate::clock::LATE;
+use crate::levels::{Kind, kind};
 use crate::memory::BLANK;
 use crate::state::{Act, Bmc, Deed, FRESH, Hand, IDLE, Pod, State, View, Volume, name};
 use crate::world::{Flaw, World};
@@ -17,6 +21,7 @@ pub fn next(state: &State, world: &World, out: &mut Next) {
     events.may("time passes", |x| x.tick(world));
     events.bmc();
     events.people();
+    events.hands();
     events.cluster();
     for r in 0..world.replicas {
         events.replica(r);
@@ -66,26 +71,17 @@ impl Events<'_> {
         if now.pend_on > 0 {
             self.may("on lands late", |x| {
                 x.pend_on = 0;
-                x.boot()
+                x.boot(&world)
             });
         }
         if world.wakes && now.on && !now.talks {
             self.may("kubelet is up", |x| {
                 x.talks = true;
-                x.beat()
+                x.beat(&world)
             });
         }
         if world.owner && !now.on {
-            self.may("someone switches it on", |x| {
-                let releasing = |h: &Hand| match (h.act, x.phase) {
-                    (Act::Do(Deed::Bar), _) => true,
-                    (Act::Looked(view), Phase::Releasing { .. }) => view.reading != Reading::Running,
-                    (_, _) => false,
-                };
-                // The window that nothing closes: after our look, before our barrier.
-                x.excused |= !x.barrier && x.hands.iter().any(releasing);
-                x.boot();
-            });
+            self.may("someone switches it on", |x| x.pressed(&world));
         }
     }
 
@@ -263,7 +259,7 @@ impl Events<'_> {
         }
         let (act, case) = now.ask(r, view, &world);
         self.may("decide", |x| {
-            x.hands[r] = Hand { node_ok, cr_ok, pod_ok: hand.pod_ok, ..IDLE };
+            x.hands[r] = Hand { node_ok, cr_ok, pod_ok: hand.pod_ok, word_ok: hand.word_ok, beat: hand.beat, ..IDLE };
             x.decided(r, act, &case, view, &world);
             if act == Act::Idle {
                 x.hands[r] = IDLE;
@@ -275,14 +271,19 @@ impl Events<'_> {
         let (now, world) = (self.now, self.world);
         let wrong = now.hands[r].wrong;
         self.may("crash", |x| x.hands[r] = IDLE);
+        match kind(now.hands[r].level, &world) {
+            Kind::Bmc => {}
+            Kind::Sockets => return self.send_sockets(r, power, answered, silent),
+            Kind::Person => return self.may("asked", |x| x.sent(r, answered, &world)),
+        }
         if !now.obeys(wrong, &world) {
-            return self.may("refused", |x| x.sent(r, silent));
+            return self.may("refused", |x| x.sent(r, silent, &world));
         }
         if world.lost || now.bmc == Bmc::Down {
-            self.may("sent, not heard of", |x| x.sent(r, silent));
+            self.may("sent, not heard of", |x| x.sent(r, silent, &world));
             self.may("sent, done, answer lost", |x| {
                 x.command(power, wrong, &world);
-                x.sent(r, silent)
+                x.sent(r, silent, &world)
             });
         }
         if now.bmc == Bmc::Down {
@@ -290,29 +291,41 @@ impl Events<'_> {
         }
         self.may("sent, done", |x| {
             x.command(power, wrong, &world);
-            x.sent(r, answered)
+            x.sent(r, answered, &world)
         });
         if world.lies && (world.deaf || now.bmc != Bmc::Hearsay) {
-            self.may("sent, 2xx and nothing", |x| x.sent(r, answered));
+            self.may("sent, 2xx and nothing", |x| x.sent(r, answered, &world));
         }
         if world.flawed(Flaw::RefusalCounts) && now.bmc == Bmc::Hearsay && power == Power::Off {
-            self.may("sent, refused: already off", |x| x.sent(r, answered));
+            self.may("sent, refused: already off", |x| x.sent(r, answered, &world));
         }
         if world.late && !wrong {
             self.may("sent, 2xx, lands later", |x| {
                 x.accept(power);
-                x.sent(r, answered)
+                x.sent(r, answered, &world)
             });
         }
     }
 }
 
 impl State {
+    /// Someone else presses the power button.
+    fn pressed(&mut self, world: &World) {
+        let releasing = |h: &Hand| match (h.act, self.phase) {
+            (Act::Do(Deed::Bar), _) => true,
+            (Act::Looked(view), Phase::Releasing { .. }) => view.reading != Reading::Running,
+            (_, _) => false,
+        };
+        // The window that nothing closes: after our look, before our barrier.
+        self.excused |= !self.barrier && self.hands.iter().any(releasing);
+        self.boot(world);
+    }
+
     /// Whether a command is carried out at all: the driver has credentials, and does not command a machine whose UUID
     /// is another's.
     pub fn obeys(&self, wrong: bool, world: &World) -> bool {
         let known_wrong = wrong && !world.alias && world.uuid && !world.flawed(Flaw::WrongMachineSent);
-        self.bmc != Bmc::Locked && !self.unresolved && !known_wrong
+        self.bmc != Bmc::Locked && !self.unresolved && !known_wrong && self.mains(world)
     }
 
     /// The BMC accepts a command, and will carry it out.
@@ -330,13 +343,15 @@ impl State {
         self.hands[r] = IDLE;
         match hand.act {
             Act::Idle | Act::Looked(_) | Act::Send(..) => unreachable!("not something to carry out"),
-            Act::Enter(phase) if cr_ok => self.status_write(phase, hand.wrong, world),
+            Act::Enter(phase) if cr_ok => self.status_write(phase, hand, world),
             Act::Finish if cr_ok => {
                 (self.gone, self.memories) = (true, [BLANK; 2]);
                 self.cr_write()
             }
             Act::Enter(_) | Act::Finish => {}
             Act::Do(Deed::Admit) => self.admitted |= hand.cr == self.cr,
+            Act::Do(Deed::Judge(believed)) if hand.word_ok => self.verdict(believed),
+            Act::Do(Deed::Judge(_)) => {}
             Act::Do(Deed::Delete) => self.delete(r, hand, world),
             Act::Do(deed) => {
                 let unguarded = world.flawed(Flaw::BarUnguarded) && deed == Deed::Bar || world.flawed(Flaw::NoGuard);
@@ -377,7 +392,7 @@ impl State {
                 self.cordoned = false;
                 self.sealed = hand.cr_ok && hand.cr == self.cr;
             }
-            Deed::Admit | Deed::Delete => unreachable!("no write of the Node"),
+            Deed::Admit | Deed::Judge(_) | Deed::Delete => unreachable!("no write of the Node"),
         }
         self.node_write();
     }
@@ -407,6 +422,7 @@ fn label(act: Act) -> &'static str {
         Act::Enter(phase) => name(phase),
         Act::Do(Deed::Claim) => "claim",
         Act::Do(Deed::Admit) => "admit",
+        Act::Do(Deed::Judge(_)) => "judge",
         Act::Do(Deed::Bar) => "barrier",
         Act::Do(Deed::Delete) => "delete",
         Act::Do(Deed::Detach) => "detach",

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use ringfence::decide::{Case, Claim, Held, Hold, Member, Phase, Rest, Why, majority};
+use ringfence::decide::{Case, Claim, FIRST, Held, Hold, Member, Phase, Rest, Why, majority};
 
 use crate::explore::key;
 use crate::state::{Act, FRESH, IDLE, State};
@@ -111,5 +111,5 @@ fn the_older_claim_goes_first() {
     let accepted = |since| held(since, Phase::Accepted);
     assert!(counts(&accepted(1), held(2, waits)) && !counts(&accepted(2), held(1, waits)));
     assert!(!counts(&accepted(1), accepted(2)), "it does not wait, and may have counted us");
-    assert!(counts(&held(2, Phase::Isolating { attempt: 1, seen_on: true }), held(1, waits)));
+    assert!(counts(&held(2, Phase::Isolating { level: FIRST, attempt: 1, seen_on: true }), held(1, waits)));
 }

@@ -1,9 +1,12 @@
 //! One node's world at one moment: the machine, its BMC, the API objects, and what each replica of the controller is
 //! about to do.
 
-use ringfence::decide::{Claim, Identity, Leave, Phase, Pods, Power, Reading, Rest, Then, Volumes, Why};
+use ringfence::decide::{
+    Claim, FIRST, Identity, Leave, Level, Phase, Pods, Power, Reading, Rest, Revived, Then, Volumes, Why, Word,
+};
 
 use crate::clock::settled;
+use crate::levels::{Kind, Ladder, Socket};
 use crate::memory::{BLANK, Memory};
 use crate::world::{Flaw, World};
 
@@ -49,6 +52,8 @@ pub enum Volume {
 pub enum Deed {
     Claim,
     Admit,
+    /// Whether what was said is believed.
+    Judge(bool),
     Bar,
     Delete,
     Detach,
@@ -82,6 +87,11 @@ pub struct View {
     pub sealed: bool,
     pub pods: Pods,
     pub volumes: Volumes,
+    pub partly: bool,
+    pub nobody: bool,
+    pub word: Word,
+    pub other_on: bool,
+    pub revived: Option<Revived>,
     pub cr: Option<(Phase, Leave)>,
 }
 
@@ -96,17 +106,36 @@ pub struct Hand {
     pub cr_ok: bool,
     /// The pod's is.
     pub pod_ok: bool,
+    /// The request is.
+    pub word_ok: bool,
+    /// The node has shown life since it looked.
+    pub beat: bool,
     /// Which device its command goes to.
     pub wrong: bool,
+    /// Which level.
+    pub level: Level,
+    /// The level that it gives up, and why.
+    pub gives_up: Option<(Level, Why)>,
     /// Which remediation it works for.
     pub cr: u8,
 }
 
 /// A replica that does nothing.
-pub const IDLE: Hand =
-    Hand { act: Act::Idle, age: 0, node_ok: false, cr_ok: false, pod_ok: false, wrong: false, cr: 0 };
+pub const IDLE: Hand = Hand {
+    act: Act::Idle,
+    age: 0,
+    node_ok: false,
+    cr_ok: false,
+    pod_ok: false,
+    word_ok: false,
+    beat: false,
+    wrong: false,
+    level: FIRST,
+    gives_up: None,
+    cr: 0,
+};
 /// A replica that has just read everything.
-pub const FRESH: Hand = Hand { node_ok: true, cr_ok: true, pod_ok: true, ..IDLE };
+pub const FRESH: Hand = Hand { node_ok: true, cr_ok: true, pod_ok: true, word_ok: true, ..IDLE };
 
 /// The whole world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -161,6 +190,7 @@ pub struct State {
     pub cr: u8,
     pub hands: [Hand; 2],
     pub memories: [Memory; 2],
+    pub ladder: Ladder,
     // Ghosts: known to the properties only.
     pub sends: u8,
     /// This remediation has sent an off.
@@ -181,7 +211,7 @@ impl State {
             proc: true,
             talks: !world.hung,
             neighbour: !world.no_plug,
-            bmc: Bmc::Up,
+            bmc: world.bmc,
             pend_off: 0,
             pend_on: 0,
             phase: Phase::Accepted,
@@ -207,6 +237,7 @@ impl State {
             cr: 1,
             hands: [IDLE; 2],
             memories: [BLANK; 2],
+            ladder: Ladder::new(world.sockets[0]),
             sends: 0,
             off_sent: false,
             gave_up: false,
@@ -214,7 +245,9 @@ impl State {
             bad: None,
         };
         let hearsay = State { bmc: Bmc::Hearsay, witnessed: false, ..start };
-        if world.hearsay_first || world.hearsay_any { vec![start, hearsay] } else { vec![start] }
+        let both = if world.hearsay_first || world.hearsay_any { vec![start, hearsay] } else { vec![start] };
+        let with = |sockets: &[Socket; 2]| both.iter().map(|x| State { ladder: Ladder::new(*sockets), ..*x }).collect();
+        world.sockets.iter().flat_map(|sockets| -> Vec<State> { with(sockets) }).collect()
     }
 
     /// Which device the next look or command goes to.
@@ -233,9 +266,9 @@ impl State {
     }
 
     /// Power comes back.
-    pub fn boot(&mut self) {
+    pub fn boot(&mut self, world: &World) {
         self.fading = false;
-        if self.on {
+        if self.on || !self.mains(world) {
             return;
         }
         self.on = true;
@@ -269,10 +302,10 @@ impl State {
             (Power::Off, false) => {
                 self.cut();
                 if world.flawed(Flaw::OffIsReboot) {
-                    self.boot()
+                    self.boot(world)
                 }
             }
-            (Power::On, false) => self.boot(),
+            (Power::On, false) => self.boot(world),
         }
     }
 
@@ -287,17 +320,23 @@ impl State {
     }
 
     /// Status is written.
-    pub fn status_write(&mut self, phase: Phase, seen_wrong: bool, world: &World) {
+    pub fn status_write(&mut self, phase: Phase, hand: Hand, world: &World) {
+        let level = self.level(world);
+        self.ask_anew(phase, hand.beat, world);
         match phase {
-            Phase::Accepted => self.pinned_wrong = None,
-            Phase::Isolating { attempt, .. } => {
+            Phase::Accepted => {
+                self.pinned_wrong = None;
+                self.ladder.forget()
+            }
+            Phase::Isolating { level, attempt, .. } => {
+                self.begin(level, hand.gives_up, world);
                 if attempt == 1 {
                     let accepted = matches!(self.phase, Phase::Accepted);
-                    self.pinned_wrong = Some(if accepted { seen_wrong } else { self.spec_wrong });
+                    self.pinned_wrong = Some(if accepted { hand.wrong } else { self.spec_wrong });
                 }
                 self.sends = (self.sends + 1).min(world.attempts + 1);
             }
-            Phase::Releasing { .. } => self.set = true,
+            Phase::Releasing { .. } => (self.set, self.ladder.by_hand) = (true, self.kind(world) == Kind::Person),
             Phase::Halted { why: Why::NewOrder, .. } if matches!(self.phase, Phase::Restoring { .. }) => {
                 self.gave_up |= !self.power(self.device_wrong(), world);
             }
@@ -305,7 +344,7 @@ impl State {
             Phase::Done { .. } => {
                 self.gave_up |= match self.phase {
                     Phase::Restoring { on: Some(_), .. } | Phase::Halted { why: Why::NotRestored, .. } => {
-                        !self.power(self.device_wrong(), world)
+                        self.unrestored(level, world)
                     }
                     Phase::Accepted | Phase::Isolating { .. } | Phase::Proving { .. } | Phase::Releasing { .. } => {
                         false
@@ -313,6 +352,7 @@ impl State {
                     Phase::Restoring { on: None, .. } | Phase::Done { .. } | Phase::Halted { .. } => false,
                 }
             }
+            Phase::Restoring { level: to, .. } if to < level => self.gave_up |= self.unrestored(level, world),
             Phase::Proving { .. } | Phase::Restoring { .. } | Phase::Halted { .. } => {}
         }
         // Halting records what spec and Secrets say; the second write that stamps it does not.
@@ -336,6 +376,7 @@ impl State {
         self.admitted = !world.breaker;
         self.witnessed = world.preflight && self.bmc == Bmc::Up && self.on;
         self.memories = [BLANK; 2];
+        self.ladder.forget();
     }
 }
 

@@ -2,7 +2,8 @@
 
 use ringfence::decide::Case;
 
-use crate::state::Act;
+use crate::levels::{Kind, Socket};
+use crate::state::{Act, Bmc};
 
 /// What may happen in a world; every interleaving of it is explored.
 #[derive(Clone, Copy)]
@@ -79,6 +80,26 @@ pub struct World {
     pub gc: bool,
     /// The pod has a volume.
     pub volumes: bool,
+    /// The ways to cut the node off, in this order.
+    pub levels: &'static [Kind],
+    /// How the BMC is at first.
+    pub bmc: Bmc,
+    /// How the sockets may be.
+    pub sockets: &'static [[Socket; 2]],
+    /// The second socket feeds another machine.
+    pub miswired: bool,
+    /// The machine stays off when its mains return.
+    pub stays_off: bool,
+    /// The sockets may be taken out of the spec.
+    pub fewer: bool,
+    /// A person may switch the machine off by hand.
+    pub hands: bool,
+    /// The person may say that it is off before it is.
+    pub hasty: bool,
+    /// Or that it is not to be taken for off.
+    pub denies: bool,
+    /// Someone may switch it on again; then the node talks, and may fall silent while it runs.
+    pub returns: bool,
     /// What a mutant breaks.
     pub slip: Slip,
 }
@@ -133,6 +154,10 @@ pub enum Flaw {
     NoExecuteFirst,
     /// Neither a command nor a silent BMC breaks a series of Offs. (Each breaks it in time, so that one will do.)
     SeriesUnbroken,
+    /// One socket that is off is enough.
+    OneFeed,
+    /// What was said to an earlier request counts for this one.
+    OldWord,
 }
 
 impl World {
@@ -191,6 +216,16 @@ pub const BASE: World = World {
     inherits: false,
     gc: true,
     volumes: false,
+    levels: &[Kind::Bmc],
+    bmc: Bmc::Up,
+    sockets: &[[Socket::Works; 2]],
+    miswired: false,
+    stays_off: false,
+    fewer: false,
+    hands: false,
+    hasty: false,
+    denies: false,
+    returns: false,
     slip: Slip::None,
 };
 /// The same with a BMC that does as it is told.

@@ -24,8 +24,8 @@ pub const MUTANTS: &[Mutant] = &[
         if let Phase::Accepted | Phase::Isolating { .. } = c.phase { c.leave = Leave::No }
     }, ("cycle: reboot", "off after the deletion")),
     act("L1", "the last off is taken for older than it may be", |c, act| match (act, off_of(c.phase)) {
-        (Act::Enter(Phase::Restoring { attempt, on, then, .. }), Some(off)) => {
-            Act::Enter(Phase::Restoring { attempt, off: off.at, on, then })
+        (Act::Enter(Phase::Restoring { level, attempt, on, then, .. }), Some(off)) => {
+            Act::Enter(Phase::Restoring { level, attempt, off: off.at, on, then })
         }
         (_, _) => act,
     }, ("two replicas", OFF)),
@@ -116,7 +116,7 @@ pub const SURVIVORS: &[Mutant] = &[
     act("L1", "Isolating is left straight for Restoring", |c, act| match act {
         Act::Enter(Phase::Proving { .. }) => {
             let then = if c.order == Order::Changed && c.leave == Leave::No { Then::Again } else { Then::Leave };
-            Act::Enter(Phase::Restoring { attempt: 1, off: NOW, on: None, then })
+            Act::Enter(Phase::Restoring { level: c.levels.now, attempt: 1, off: NOW, on: None, then })
         }
         _ => act,
     }, ("", "")),
@@ -126,7 +126,7 @@ pub const SURVIVORS: &[Mutant] = &[
     act("P3", "another off is sent while renewals are awaited", |c, act| match (act, c.phase, c.reading) {
         (Act::Idle, Phase::Proving { attempt, off }, Reading::Isolated { .. }) if NOW >= off.at + PATIENCE => {
             Act::Enter(match attempt < c.policy.attempts {
-                true => Phase::Isolating { attempt: attempt + 1, seen_on: off.seen_on },
+                true => Phase::Isolating { level: off.level, attempt: attempt + 1, seen_on: off.seen_on },
                 false => Phase::Halted { why: Why::NotProven, off: Some(off), rest: Rest::NEW },
             })
         }

@@ -1,6 +1,6 @@
 //! Accept, isolate, prove: what leads to a proof.
 
-use ringfence::decide::{Case, Claim, Identity, Order, Phase, Reading, Why};
+use ringfence::decide::{Case, Claim, FIRST, Identity, Order, Phase, Reading, Why};
 
 use super::property::{CIRCLES, ELSEWHERE, LIVE, OFF, TWO};
 use super::{Mutant, act, case, each_off, flaw, long_quiet, off_of};
@@ -32,7 +32,7 @@ pub const MUTANTS: &[Mutant] = &[
     }, ("order corrected, identity", "rests on an order that was corrected")),
     act("A2", "another order is pinned without undoing the first", |c, act| match act {
         Act::Enter(Phase::Restoring { .. }) if c.order == Order::Changed => {
-            Act::Enter(Phase::Isolating { attempt: 1, seen_on: false })
+            Act::Enter(Phase::Isolating { level: FIRST, attempt: 1, seen_on: false })
         }
         _ => act,
     }, ("order corrected, witness", "another machine left off")),
@@ -66,8 +66,8 @@ pub const MUTANTS: &[Mutant] = &[
         (_, _) => act,
     }, ("hearsay at any time", LIVE)),
     act("I3", "an off that nobody answered costs no attempt", |c, act| match (act, c.phase) {
-        (Act::Enter(Phase::Isolating { seen_on, .. }), Phase::Proving { attempt, .. }) => {
-            Act::Enter(Phase::Isolating { attempt, seen_on })
+        (Act::Enter(Phase::Isolating { level, seen_on, .. }), Phase::Proving { attempt, .. }) => {
+            Act::Enter(Phase::Isolating { level, attempt, seen_on })
         }
         (_, _) => act,
     }, ("cycle: reboot", CIRCLES)),
