@@ -272,12 +272,12 @@ impl Observer {
         let named = levels::devices(&op, pinned, level, &resolved);
         let asks_a_person = named.iter().any(|(order, _)| order.driver == Driver::Person);
         let inputs = resolved.as_ref().map(|now| now.inputs.as_str()).unwrap_or_default();
-        let (devices, others) = tokio::join!(self.look_at(&uid, named, inputs, ours, looks), async {
-            match phase.is_judged() && !gone {
-                true => self.others(&uid, &op, &resolved, level, shared, ours).await,
-                false => Others::default(),
-            }
-        });
+        // Before the look: a dead one takes longer to say nothing than a proof lasts (P4).
+        let others = match phase.is_judged() && !gone {
+            true => self.others(&uid, &op, &resolved, level, shared, ours).await,
+            false => Others::default(),
+        };
+        let devices = self.look_at(&uid, named, inputs, ours, looks).await;
         // After the look: one that nobody answered ends what was witnessed before it (P2).
         let witnesses = |order, boot| self.devices.witnessed(order, boot, Instant::now());
         let witnessed = ours
