@@ -70,7 +70,8 @@ impl Broken {
                 aim(Call::ReadPulse, Some("Isolating"), Blow::Stop(11_000 + late), &[Deed::Delete, Deed::TimeOut]);
                 aim(Call::ReadPulse, Some("Restoring"), Blow::Stop(11_000 + late), &[Deed::TimeOut]);
             }
-            Broken::Age => aim(Call::ReadPulse, Some("Releasing"), Blow::Stop(8_000 + late), &[Deed::Button]),
+            // Longer than a proof lasts; after 10 s nothing that was read is decided on at all.
+            Broken::Age => aim(Call::ReadPulse, Some("Releasing"), Blow::Stop(7_500 + late / 20), &[Deed::Button]),
             Broken::Identity => (mix.hung, mix.deeds) = (false, vec![(When::At(0), Deed::Address(1))]),
             Broken::Pulse => {
                 (mix.hung, mix.says, mix.deeds) = (false, Says::Nothing, vec![(When::At(0), Deed::Address(1))]);
