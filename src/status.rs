@@ -72,6 +72,7 @@ pub fn enter(status: &mut Status, phase: Phase, now: Timestamp) {
         set: old.set,
         attempt: old.attempt,
         levels: old.levels,
+        pulse: old.pulse,
         ..Operation::default()
     });
     let witnessed = old.witnessed_on_at.or(Some(MicroTime(now)));
@@ -350,6 +351,7 @@ fn put(conditions: &mut Vec<Condition>, mut new: Condition) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::BegunLevel;
 
     /// Whatever is entered is read back as it was: what a resumed leader decides on is what was decided (write-ahead).
     #[test]
@@ -384,6 +386,30 @@ mod tests {
             let read: Status = serde_json::from_str(&json).expect("what was written");
             assert_eq!(phase(Some(&read)), Ok(Some(*expected)), "{json}");
             assert_eq!(read.operation.expect("written").entry, entries as i64 + 1, "S2: each entry is counted");
+        }
+    }
+
+    /// What a later phase is judged by is still there: without the node's signs of life, an old word would count for a node that
+    /// has lived since.
+    #[test]
+    fn what_was_pinned_survives_the_phases() {
+        let begun = BegunLevel { failed: Some("Unheard".into()), ..BegunLevel::default() };
+        let operation = Operation {
+            pulse: Some("7 now boot".into()),
+            levels: vec![begun],
+            shared_uuid: true,
+            action: Some("off".into()),
+            ..Operation::default()
+        };
+        let mut status = Status { operation: Some(operation.clone()), ..Status::default() };
+        let off = Off { at: 1, answered: true, seen_on: false, level: 2 };
+        let proving = Phase::Proving { attempt: 1, off };
+        let halted = Phase::Halted { why: Why::Unconfirmed, off: Some(off), rest: Rest::NEW };
+        for phase in [proving, halted, Phase::Releasing { attempt: 1, off, since: 2 }] {
+            enter(&mut status, phase, timestamp(3));
+            let kept = status.operation.as_ref().expect("written");
+            assert_eq!((&kept.pulse, &kept.levels), (&operation.pulse, &operation.levels), "{phase:?}");
+            assert_eq!((kept.shared_uuid, &kept.action), (true, &operation.action), "{phase:?}");
         }
     }
 

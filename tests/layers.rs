@@ -102,6 +102,7 @@ const LAYERS: &[Layer] = &[
             "resolve::Action",
             "resolve::Resolved",
             "resolve::is_object_name",
+            "observe::BY_HAND",
             "observe::Device",
             "observe::Memories",
             "observe::OFF",

@@ -10,7 +10,7 @@ use crate::api::{
 use crate::clock::timestamp;
 use crate::confirm;
 use crate::decide::{FIRST, Identity, Level, Now, Phase, Time, Why, Word};
-use crate::observe::{OFF, Scene};
+use crate::observe::{BY_HAND, OFF, Scene};
 use crate::resolve::{self, Action, Resolved};
 use crate::story;
 
@@ -36,6 +36,12 @@ pub(super) fn record(far: &mut FenceAgentsRemediation, scene: &Scene, phase: Pha
             }
             begin(op, scene, resolved, level, answer, now);
         }
+    }
+    // A device is tried again after a person's word: what it switches off is ours to switch on.
+    if let Phase::Isolating { level, .. } = phase
+        && !asks_a_person(op, level)
+    {
+        status.proof = status.proof.take().filter(|proof| proof.kind != BY_HAND);
     }
     if let Some(level) = phase.level().filter(|_| several) {
         status.level = i32::try_from(level).ok();
@@ -67,11 +73,12 @@ pub(super) fn record(far: &mut FenceAgentsRemediation, scene: &Scene, phase: Pha
 fn begin(op: &mut Operation, scene: &Scene, resolved: &Resolved, level: Level, answer: Option<&str>, now: Now) {
     let last = scene.case.levels.now;
     if level == FIRST && op.levels.is_empty() {
-        op.order = orders(resolved, FIRST).into_iter().next();
+        // Once: another attempt has nothing to pin, and its Secret may be missing by now (A2).
+        op.order = op.order.take().or_else(|| orders(resolved, FIRST).into_iter().next());
         return;
     }
-    if op.levels.is_empty() {
-        op.levels.push(BegunLevel { orders: op.order.clone().into_iter().collect(), ..BegunLevel::default() });
+    if let (true, Some(order)) = (op.levels.is_empty(), op.order.clone()) {
+        op.levels.push(BegunLevel { orders: vec![order], ..BegunLevel::default() });
     }
     let index = |level: Level| usize::try_from(level - FIRST).unwrap_or(usize::MAX);
     for next in (FIRST..=level).skip(op.levels.len()) {

@@ -61,8 +61,8 @@ const TRIES: usize = 3;
 /// What was read longer ago than this is not decided on: this process, or the API server, has stood still meanwhile. A look
 /// that is answered is followed by three readings, and each call ends after 5 s.
 const STALE: Duration = Duration::from_secs(10);
-/// The same of what is read before the look: that may take 15 s itself.
-const STALE_WORLD: Duration = Duration::from_secs(30);
+/// The same of what is read before the look: that may take 15 s itself, and so may the one at the other levels before it.
+const STALE_WORLD: Duration = Duration::from_secs(45);
 
 /// Why the world could not be read. Nothing has been decided.
 #[derive(Debug, thiserror::Error)]
@@ -157,7 +157,8 @@ impl Scene {
     fn is_stale(&self, now: Instant) -> bool {
         let age = |since| now.saturating_duration_since(since);
         let looks = self.devices.iter().filter_map(|device| device.sight.as_ref());
-        let looked = looks.map(|sight| sight.read_at).min().unwrap_or(now);
+        // The last answer: of several devices one may take all the time that a look has.
+        let looked = looks.map(|sight| sight.read_at).max().unwrap_or(now);
         age(self.asked) > STALE || age(looked) > STALE || age(self.began) > STALE_WORLD
     }
 }

@@ -74,7 +74,8 @@ impl Observer {
         let new: Vec<_> = all.into_iter().filter(|said| confirm::concerns(said, request)).collect();
         // After what was said: it is to be judged by what is known since.
         let life = self.life(&request.node_name).await?;
-        let void = pulse.is_some_and(|pulse| life.pulse.as_text() != pulse);
+        // Where nobody knows how it was, nobody knows that it is the same.
+        let void = pulse.is_none_or(|pulse| life.pulse.as_text() != pulse);
         let judged = match new.is_empty() {
             true => vec![],
             false => {
